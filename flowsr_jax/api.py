@@ -1,0 +1,210 @@
+"""The public verbs.  All are pure functions of their arguments.
+
+They work under jit, vmap and grad and on sharded arrays.  Shapes, dtypes, channel
+counts and sizes are checked before any compilation; value ranges are checked when
+the values are there (not while tracing).  Images are float in [0,1], RGB,
+channels last; results are not clipped: `jnp.clip(sr, 0, 1)` is the caller's choice.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flowsr_jax.io import torch_file, weights
+from flowsr_jax.models import Params, families, family_of, get_family, verb
+from flowsr_jax.models.inputs import check_key, check_pair, check_temperature
+
+
+class NonFiniteWarning(RuntimeWarning):
+    """A drawn image holds non-finite pixels (a flow that explodes)."""
+
+
+def load(path) -> Params:
+    """Load parameters from a folder written by `save`, or from a run's work directory.
+
+    Raises:
+      FileNotFoundError, ValueError: nothing there, or tensors that do not fit.
+    """
+    return weights.load(path)
+
+
+def save(params: Params, path) -> None:
+    """Write parameters and their config to a folder (safetensors and JSON), atomically."""
+    weights.save(params, path)
+
+
+def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params:
+    """Parameters from official PyTorch weights, without PyTorch.
+
+    Args:
+      path_or_mapping: a .pth, .npz or .safetensors path (read by a restricted reader),
+        or {official key: array}.
+      model: family name; None infers it from the keys.
+      **overrides: hyper-parameters that weights do not determine, e.g.
+        stacked_blocks=(1, 8, 15, 22), affine_eps=1e-4.
+
+    Raises:
+      ValueError: weights of no known family, or keys that do not fit it.
+    """
+    if isinstance(path_or_mapping, Mapping):
+        state = dict(path_or_mapping)
+    else:
+        state = torch_file.read_weights(path_or_mapping)
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    if model is None:
+        model = _infer_family(state)
+    convert = get_family(model).from_torch
+    if convert is None:
+        raise ValueError(f"family {model!r} has no importer of PyTorch weights")
+    return convert(state, **overrides)
+
+
+def _infer_family(state: Mapping[str, Any]) -> str:
+    for name in families():
+        recognise = get_family(name).recognise_torch
+        if recognise is not None and recognise(state):
+            return name
+    keys = ", ".join(list(state)[:3])
+    raise ValueError(
+        f"these weights belong to no known family (first keys: {keys}); pass model= one of "
+        f"{', '.join(families())}"
+    )
+
+
+def sample(
+    params: Params, lr, key, *, temperature=None, num_samples: int | None = None, **options
+) -> jax.Array:
+    """Draw super-resolved images.
+
+    Args:
+      params: model parameters.
+      lr: [B,h,w,3] float in [0,1].
+      key: a JAX PRNG key; the same key gives the same picture.
+      temperature: traced scalar >= 0, the standard deviation of all latents; 0 is the
+        deterministic image.  None is the model's default.
+      num_samples: None for one image per LR, or N for N samples per LR; what depends
+        on the LR alone is computed once and shared by all of them.
+      **options: further options of the family.
+
+    Returns:
+      [B,s*h,s*w,3] float32, or [N,B,s*h,s*w,3] with num_samples.  Not clipped.
+
+    Raises:
+      TypeError, ValueError: an argument that the model cannot take.
+
+    Warns:
+      NonFiniteWarning: with the count of non-finite pixels (not while tracing).
+    """
+    family = family_of(params)
+    family.check_lr(params.config, lr)
+    check_key(key)
+    check_temperature(temperature)
+    if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
+        raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
+    lr = jnp.asarray(lr, jnp.float32)
+    out = family.sample(
+        params, lr, key, temperature=temperature, num_samples=num_samples, **options
+    )
+    if not isinstance(out, jax.core.Tracer):
+        bad = int(jnp.sum(~jnp.isfinite(out)))
+        if bad:
+            warnings.warn(
+                f"{bad} of {out.size} sampled values are not finite; lower the temperature, or see "
+                "flowsr_jax.check_invertibility(params, lr)",
+                NonFiniteWarning,
+                stacklevel=2,
+            )
+    return out
+
+
+def encode(params: Params, hr, lr) -> tuple[list[jax.Array], jax.Array]:
+    """Exact latents of an HR image and its log-likelihood.
+
+    Args:
+      params: parameters of a flow.
+      hr: [B,s*h,s*w,3] float in [0,1].
+      lr: [B,h,w,3] float in [0,1].
+
+    Returns:
+      (latents, log_prob): a list, finest level first; log p(hr | lr) of the density on
+      [0,1]-valued images, [B] float32 in nats.  No noise is added.
+    """
+    encode_fn = verb(params, "encode")
+    _check_pair(params, hr, lr)
+    return encode_fn(params, jnp.asarray(hr, jnp.float32), jnp.asarray(lr, jnp.float32))
+
+
+def decode(params: Params, latents, lr) -> jax.Array:
+    """Inverse of `encode`: latents (finest level first) and LR to the image, not clipped."""
+    decode_fn = verb(params, "decode")
+    family = family_of(params)
+    family.check_lr(params.config, lr)
+    shapes = [tuple(s) for s in family.latent_shapes(params.config, lr.shape)]
+    got = [tuple(getattr(z, "shape", ())) for z in latents]
+    if got != shapes:
+        raise ValueError(
+            f"latents must have the shapes {shapes} (finest level first) for lr "
+            f"{tuple(lr.shape)}, got {got}"
+        )
+    latents = [jnp.asarray(z, jnp.float32) for z in latents]
+    return decode_fn(params, latents, jnp.asarray(lr, jnp.float32))
+
+
+def bits_per_dim(params: Params, hr, lr, key=None) -> jax.Array:
+    """Negative log-likelihood of 8-bit images, in bits per dimension [B].
+
+    -log p(hr | lr) / (ln 2 * H * W * 3) + log2(255): the density at the image times the
+    volume of an 8-bit cell (1/255 per value), all three channels counted.  With a `key`,
+    uniform noise of one grey level is added first (dequantisation), which makes the
+    expectation an upper bound on the code length of the 8-bit image.
+    """
+    encode_fn = verb(params, "encode")
+    _check_pair(params, hr, lr)
+    hr = jnp.asarray(hr, jnp.float32)
+    if key is not None:
+        check_key(key)
+        hr = hr + (jax.random.uniform(key, hr.shape) - 0.5) / 255.0
+    _, log_prob = encode_fn(params, hr, jnp.asarray(lr, jnp.float32))
+    dims = hr.shape[1] * hr.shape[2] * hr.shape[3]
+    return -log_prob / (math.log(2.0) * dims) + math.log2(255.0)
+
+
+def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit: float = 1e-3):
+    """Report of a flow's numerical invertibility, layer by layer.
+
+    Draws latents at `temperature` (None: the model's default), runs the inverse one
+    layer at a time on lr [B,h,w,3], and measures each layer's scales, the condition
+    number of each 1x1 convolution and the round-trip error.
+
+    Returns:
+      A report; `print(report)` is a table, `report.fault` names the layer at fault
+      (None if every layer's relative round-trip error is below `limit`).
+    """
+    check = verb(params, "check_invertibility")
+    family_of(params).check_lr(params.config, lr)
+    check_temperature(temperature)
+    return check(params, jnp.asarray(lr, jnp.float32), key, temperature=temperature, limit=limit)
+
+
+def _check_pair(params, hr, lr):
+    family_of(params).check_lr(params.config, lr)
+    check_pair(hr, lr, params.config.scale)
+
+
+__all__ = [
+    "NonFiniteWarning",
+    "bits_per_dim",
+    "check_invertibility",
+    "decode",
+    "encode",
+    "from_torch",
+    "load",
+    "sample",
+    "save",
+]

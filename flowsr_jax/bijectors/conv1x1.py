@@ -1,0 +1,97 @@
+"""Invertible 1x1 convolution over channels (Kingma and Dhariwal, Glow, section 3.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import lu, solve_triangular
+
+from flowsr_jax.bijectors.base import Bijector, check_channels, constant_logdet
+from flowsr_jax.nets.conv import HIGHEST
+
+
+def _apply(x, matrix):
+    """y_o = sum_i matrix[o, i] x_i."""
+    return jnp.einsum("...i,oi->...o", x, matrix, precision=HIGHEST)
+
+
+def _random_rotation(key, c):
+    q, r = jnp.linalg.qr(jax.random.normal(key, (c, c)))
+    return q * jnp.sign(jnp.diagonal(r))
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv1x1(Bijector):
+    """y_o = sum_i W[o,i] x_i with a dense W [C,C]; logdet = positions * log|det W|.
+
+    float32 at HIGHEST precision.  `prepare` holds log|det W| and, for the inverse,
+    W^-1 with one Newton step on top of the LU inverse.
+    """
+
+    def init(self, key, shape):
+        return {"weight": _random_rotation(key, shape[-1])}
+
+    def prepare(self, params, cond=None, inverse: bool = False):
+        w = params["weight"].astype(jnp.float32)
+        prepared = {"logabsdet": jnp.linalg.slogdet(w)[1]}
+        if inverse:
+            x = jnp.linalg.inv(w)
+            twice = 2.0 * jnp.eye(w.shape[0], dtype=w.dtype)
+            prepared["inverse"] = jnp.matmul(
+                x, twice - jnp.matmul(w, x, precision=HIGHEST), precision=HIGHEST
+            )
+        return prepared
+
+    def forward(self, params, x, cond=None, prepared=None):
+        check_channels("Conv1x1", x, params["weight"].shape[0])
+        prepared = prepared or self.prepare(params)
+        return _apply(x, params["weight"]), constant_logdet(x, prepared["logabsdet"])
+
+    def inverse(self, params, y, cond=None, prepared=None):
+        check_channels("Conv1x1", y, params["weight"].shape[0])
+        prepared = prepared or self.prepare(params, inverse=True)
+        return _apply(y, prepared["inverse"]), constant_logdet(y, -prepared["logabsdet"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv1x1PLU(Bijector):
+    """W = P L (U + diag(sign_s exp(log_s))): the determinant is sum(log_s).
+
+    L is unit lower triangular, U strictly upper triangular; P and sign_s are fixed
+    at initialisation (their gradients are stopped).  Glow, eq. 10-11.
+    """
+
+    def init(self, key, shape):
+        p, l, u = lu(_random_rotation(key, shape[-1]))
+        s = jnp.diagonal(u)
+        return {
+            "p": p,
+            "l": jnp.tril(l, -1),
+            "u": jnp.triu(u, 1),
+            "sign_s": jnp.sign(s),
+            "log_s": jnp.log(jnp.abs(s)),
+        }
+
+    def factors(self, params):
+        """(P, L, U) with the unit diagonal of L and the diagonal of U filled in."""
+        c = params["log_s"].shape[0]
+        lower = jnp.tril(params["l"], -1) + jnp.eye(c)
+        sign = jax.lax.stop_gradient(params["sign_s"])
+        upper = jnp.triu(params["u"], 1) + jnp.diag(sign * jnp.exp(params["log_s"]))
+        return jax.lax.stop_gradient(params["p"]), lower, upper
+
+    def forward(self, params, x, cond=None, prepared=None):
+        check_channels("Conv1x1PLU", x, params["log_s"].shape[0])
+        p, lower, upper = self.factors(params)
+        w = jnp.linalg.multi_dot([p, lower, upper], precision=HIGHEST)
+        return _apply(x, w), constant_logdet(x, jnp.sum(params["log_s"]))
+
+    def inverse(self, params, y, cond=None, prepared=None):
+        check_channels("Conv1x1PLU", y, params["log_s"].shape[0])
+        p, lower, upper = self.factors(params)
+        flat = _apply(y, p.T).reshape(-1, y.shape[-1]).T
+        flat = solve_triangular(lower, flat, lower=True, unit_diagonal=True)
+        flat = solve_triangular(upper, flat, lower=False)
+        return flat.T.reshape(y.shape), constant_logdet(y, -jnp.sum(params["log_s"]))

@@ -1,0 +1,179 @@
+"""What a model is: one parameter object, one family record, one registry.
+
+`Params` is the pytree that every public function takes.  A `Family` is a frozen
+record of pure functions.  The public verbs, the trainer, the command lines and
+the tests loop over the records in the registry and know no family by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from flowsr_jax.config import nearest
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Params(Mapping):
+    """Model parameters: a nested dict of arrays and the frozen model config.
+
+    A pytree: jax.tree.map, grad, jit, vmap, optax and device_put see the arrays;
+    the config is static metadata (part of the tree structure, never traced).
+    Reads like a dict: `params["encoder"]`, `for group in params`.
+
+    Attributes:
+      tree: {group: nested dict of arrays}; the top-level keys are the parameter
+        groups that can be trained with different optimisers.
+      config: the frozen dataclass of the family's hyper-parameters; its class
+        attribute `family` names the family.
+    """
+
+    __slots__ = ("tree", "config")
+
+    def __init__(self, tree: Mapping[str, Any], config: Any):
+        object.__setattr__(self, "tree", dict(tree))
+        object.__setattr__(self, "config", config)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"Params is immutable; use replace({name}=...)")
+
+    def __getitem__(self, group: str):
+        return self.tree[group]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tree)
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def replace(self, **groups) -> Params:
+        """Return a copy with the named groups exchanged."""
+        return Params({**self.tree, **groups}, self.config)
+
+    def tree_flatten_with_keys(self):
+        keys = sorted(self.tree)
+        children = tuple((jax.tree_util.DictKey(k), self.tree[k]) for k in keys)
+        return children, (tuple(keys), self.config)
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        keys, config = aux
+        return cls(dict(zip(keys, children, strict=True)), config)
+
+    def __repr__(self) -> str:
+        count = sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.tree))
+        return f"Params(family={self.config.family!r}, parameters={count:,}, config={self.config})"
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One column of a validation table and picture sheet.
+
+    Attributes:
+      name: column title, e.g. "T=0.8".
+      sample: pure jittable function (params, lr, key) -> image [B,H,W,3].
+      stochastic: several draws differ (so diversity is measured).
+    """
+
+    name: str
+    sample: Callable[..., jax.Array]
+    stochastic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The record of one model family: pure functions, nothing else.
+
+    Required:
+      name: key of the registry and of `config.family`.
+      config_class: frozen dataclass of hyper-parameters.
+      init: (config, key) -> Params.
+      losses: {name: loss}; each loss has the one signature
+        (params, state, batch, key, **options) -> (scalar, (new_state, metrics)):
+        batch is a dict of float32 arrays in [0,1]; metrics is a dict of scalars;
+        options come from the phase's `loss_options`.
+      check_lr: (config, lr) -> None; raises ValueError for an input that the
+        model cannot take (before any compilation).
+      sample: (params, lr, key, *, temperature, num_samples, **family options).
+
+    Optional (None when the family lacks the verb):
+      encode, decode, log_prob: exact latents and likelihood.
+      init_from_data: (params, batch, key, **loss_options) -> Params; the
+        data-dependent initialisation (ActNorm), run once before a phase.
+      init_state: (config) -> dict of arrays carried beside the weights.
+      views: (config, loss_name) -> tuple[View, ...] for validation.
+      check_invertibility: (params, lr, key) -> report.
+      latent_shapes: (config, lr_shape) -> shapes of encode's latents.
+      recognise_torch: (state dict) -> bool: these keys belong to this family.
+      from_torch: (state dict, **overrides) -> Params.
+      multiple: (config) -> int; LR sides must be multiples of it.
+    """
+
+    name: str
+    config_class: type
+    init: Callable
+    losses: Mapping[str, Callable]
+    check_lr: Callable
+    sample: Callable
+    encode: Callable | None = None
+    decode: Callable | None = None
+    init_from_data: Callable | None = None
+    init_state: Callable = lambda config: {}
+    views: Callable = lambda config, loss: ()
+    check_invertibility: Callable | None = None
+    latent_shapes: Callable | None = None
+    recognise_torch: Callable | None = None
+    from_torch: Callable | None = None
+    multiple: Callable = lambda config: 1
+
+    VERBS = ("sample", "encode", "decode", "check_invertibility")
+
+
+_REGISTRY: dict[str, Callable[[], Family]] = {}
+
+
+def register(name: str, load: Callable[[], Family]) -> None:
+    """Add a family; `load` imports and returns its record on first use."""
+    _REGISTRY[name] = load
+
+
+def families() -> tuple[str, ...]:
+    """Names of all known families."""
+    return tuple(sorted(_REGISTRY))
+
+
+def get_family(name: str) -> Family:
+    """Return the record of a family.
+
+    Raises:
+      ValueError: unknown name; the message lists the known ones.
+    """
+    if name not in _REGISTRY:
+        known = ", ".join(families())
+        raise ValueError(
+            f"unknown model family {name!r}{nearest(name, _REGISTRY)} (known: {known})"
+        )
+    return _REGISTRY[name]()
+
+
+def family_of(params: Params) -> Family:
+    """Return the family record that a parameter object belongs to."""
+    if not isinstance(params, Params):
+        raise TypeError(
+            "params must be a flowsr_jax Params (from load, from_torch or init), "
+            f"got {type(params).__name__}"
+        )
+    return get_family(params.config.family)
+
+
+def verb(params: Params, name: str) -> Callable:
+    """Return a family's function for a verb, or raise one error listing its verbs."""
+    family = family_of(params)
+    function = getattr(family, name)
+    if function is None:
+        have = [v for v in Family.VERBS if getattr(family, v, None) is not None]
+        raise ValueError(f"family {family.name!r} has no {name!r}; it has: {', '.join(have)}")
+    return function

@@ -1,0 +1,92 @@
+"""Checks of arrays that users hand in: one clear error before any compilation."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+
+def _is_concrete(x) -> bool:
+    return not isinstance(x, jax.core.Tracer)
+
+
+def check_image(name: str, x, channels: int = 3) -> None:
+    """Check an image batch: rank 4, channel count, float dtype, finite, about [0,1].
+
+    Values are looked at only when they are there (not while tracing).  A margin of
+    0.25 outside [0,1] is allowed, for bicubic overshoot.
+
+    Raises:
+      TypeError: not an array, or not of a floating dtype.
+      ValueError: wrong rank, channel count, size or range; names what is allowed.
+    """
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"{name} must be an array, got {type(x).__name__}")
+    shape = tuple(x.shape)
+    if len(shape) != 4:
+        hint = "; add a batch axis: x[None]" if len(shape) == 3 else ""
+        raise ValueError(f"{name} must be [B, H, W, {channels}], got shape {shape}{hint}")
+    if shape[-1] != channels:
+        hint = " (channels come last)" if shape[1] == channels else ""
+        raise ValueError(
+            f"{name} must have {channels} channels in its last axis, got shape {shape}{hint}"
+        )
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: shape {shape}")
+    if not jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
+        hint = "; divide by 255" if x.dtype == np.uint8 else ""
+        raise TypeError(f"{name} must be float in [0, 1], got dtype {x.dtype}{hint}")
+    if _is_concrete(x):
+        low, high = (float(v) for v in (x.min(), x.max()))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(f"{name} holds non-finite values")
+        if low < -0.25 or high > 1.25:
+            hint = "; it looks like 0..255: divide by 255" if high > 2 else ""
+            if low >= -1.01 and high <= 1.01:
+                hint = "; it looks like [-1, 1]: use (x + 1) / 2"
+            raise ValueError(
+                f"{name} must lie in [0, 1], got values from {low:.4g} to {high:.4g}{hint}"
+            )
+
+
+def check_lr(lr, channels: int = 3, multiple: int = 1) -> None:
+    """`check_image` for an LR batch, and sides that are multiples of `multiple`."""
+    check_image("lr", lr, channels)
+    h, w = lr.shape[1:3]
+    if h % multiple or w % multiple:
+        raise ValueError(
+            f"lr height and width must be multiples of {multiple}, got {h}x{w}; reflect-pad at the "
+            f"bottom and right to {-(-h // multiple) * multiple}x{-(-w // multiple) * multiple} "
+            "and crop the result"
+        )
+
+
+def check_pair(hr, lr, scale: int, channels: int = 3) -> None:
+    """Check an HR batch against its LR batch: same count, exactly `scale` times the size."""
+    check_image("hr", hr, channels)
+    want = (lr.shape[0], scale * lr.shape[1], scale * lr.shape[2], channels)
+    if tuple(hr.shape) != want:
+        raise ValueError(
+            f"hr must be {scale} times lr: expected shape {want} for lr {tuple(lr.shape)}, "
+            f"got {tuple(hr.shape)}"
+        )
+
+
+def check_temperature(temperature) -> None:
+    """A scalar >= 0 (or a tracer)."""
+    if temperature is None or not _is_concrete(temperature):
+        return
+    value = np.asarray(temperature)
+    if value.ndim or not np.issubdtype(value.dtype, np.number):
+        raise ValueError(f"temperature must be one number, got {temperature!r}")
+    if not np.isfinite(value) or value < 0:
+        raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
+
+
+def check_key(key) -> None:
+    """A single JAX PRNG key, typed or raw uint32[2]."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = dtype is not None and dtype == np.uint32 and tuple(key.shape) == (2,)
+    if not (raw or (typed and key.shape == ())):
+        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) gives, got {key!r}")

@@ -1,0 +1,47 @@
+"""Hyper-parameters of the RRDB encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.nets.conv import Compute
+
+
+@dataclasses.dataclass(frozen=True)
+class RRDBConfig:
+    """Hyper-parameters of the encoder.
+
+    Attributes:
+      scale: super-resolution factor, a power of two from 2 to 16.
+      nf, gc, nb: channels, growth and number of RRDBs.
+      head: "nearest_conv" (released form) or "subpixel" (one convolution to s*s
+        sub-pixels at LR resolution: a fraction of the work).
+      residual: predict the difference to the MATLAB-bicubic enlargement.
+      compute: precision and form of the convolutions.
+    """
+
+    family: ClassVar[str] = "rrdb"
+    scale: int = 4
+    nf: int = 64
+    gc: int = 32
+    nb: int = 23
+    in_channels: int = 3
+    out_channels: int = 3
+    head: str = "nearest_conv"
+    residual: bool = False
+    compute: Compute = Compute()
+
+    def __post_init__(self):
+        choice("scale", self.scale, (2, 4, 8, 16))
+        choice("head", self.head, ("nearest_conv", "subpixel"))
+        if min(self.nf, self.gc, self.nb) < 1:
+            raise ConfigError(
+                f"nf, gc and nb must be positive, got {self.nf}, {self.gc}, {self.nb}"
+            )
+
+    @property
+    def num_upconvs(self) -> int:
+        """Number of nearest-then-convolution layers: log2(scale)."""
+        return self.scale.bit_length() - 1

@@ -1,0 +1,204 @@
+"""SRFlow's architecture: conditioning from the encoder, and the flow.
+
+Exact numerics: ../shared/spec/srflow.md.  Official weights fit the defaults; the
+options marked "ours" are off for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from flowsr_jax.bijectors import (
+    ActNorm,
+    Affine,
+    Chain,
+    Conv1x1,
+    Coupling,
+    Injector,
+    MultiScale,
+    ScaleForm,
+    Scan,
+    Shift,
+    Split,
+    Squeeze,
+)
+from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.models.base import Params
+from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.nets import rrdb
+from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.coupling_net import CouplingNet
+
+
+@dataclasses.dataclass(frozen=True)
+class SRFlowConfig:
+    """Hyper-parameters of SRFlow.
+
+    Attributes:
+      encoder: the LR encoder (RRDB); its scale is the model's scale.
+      steps: conditional flow steps K per level, one entry per level.  Level l works
+        at H/2^l; an entry may be 0 (transition steps only).
+      transition_steps: ActNorm + 1x1 steps after each squeeze.
+      hidden: width of the coupling and injector nets.
+      stacked_blocks: 0-based RRDBs whose outputs condition the flow.
+      splits: levels (from 1) after which half of the channels becomes latent; None
+        is the released rule: every level below L - 1.
+      affine_eps: scale floor; the scale is sigmoid(r + 2) + affine_eps.
+      scale_form: "sigmoid2" (released), or "tanh", "atan", "sigmoid": scales bounded
+        on both sides by exp(+-scale_clamp) (ours; for flows that explode).
+      shift_by_encoder: the flow models HR minus the encoder's image (ours).
+      condition_on_estimate: the squeezed encoder image joins the conditioning (ours).
+      temperature: default temperature of `sample`.
+      official_extras: carry the released files' unused tensors for export.
+      compute: precision and form of the flow's networks.
+    """
+
+    family: ClassVar[str] = "srflow"
+    encoder: RRDBConfig = RRDBConfig()
+    steps: tuple[int, ...] = (16, 16, 16)
+    transition_steps: int = 2
+    hidden: int = 64
+    stacked_blocks: tuple[int, ...] = (1, 8, 15, 22)
+    splits: tuple[int, ...] | None = None
+    affine_eps: float = 1e-4
+    scale_form: str = "sigmoid2"
+    scale_clamp: float = 1.0
+    shift_by_encoder: bool = False
+    condition_on_estimate: bool = False
+    temperature: float = 0.9
+    official_extras: bool = False
+    compute: Compute = Compute()
+
+    def __post_init__(self):
+        choice("scale_form", self.scale_form, ("sigmoid2", "tanh", "atan", "sigmoid"))
+        most = self.encoder.num_upconvs + 1
+        if not 1 <= self.levels <= most:
+            raise ConfigError(
+                f"steps = {self.steps} gives {self.levels} levels; scale {self.scale} allows "
+                f"1 to {most} (the deepest works at half the LR size)"
+            )
+        bad = [b for b in self.stacked_blocks if not 0 <= b < self.encoder.nb]
+        if bad:
+            raise ConfigError(
+                f"stacked_blocks = {self.stacked_blocks} names block {bad[0]}, but the encoder has "
+                f"nb = {self.encoder.nb} (0-based)"
+            )
+        if self.splits is not None and any(not 1 <= s < self.levels for s in self.splits):
+            raise ConfigError(f"splits = {self.splits} must name levels 1 to {self.levels - 1}")
+
+    @property
+    def scale(self) -> int:
+        return self.encoder.scale
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.steps)
+
+    @property
+    def split_levels(self) -> tuple[int, ...]:
+        """Levels (from 1) that end in a split."""
+        return tuple(range(1, self.levels - 1)) if self.splits is None else self.splits
+
+    @property
+    def multiple(self) -> int:
+        """LR sides must be multiples of this: 2^L / scale, at least 1."""
+        return max(1, 2**self.levels // self.scale)
+
+    def cond_channels(self, level: int) -> int:
+        """Width of the conditioning of a level (from 1)."""
+        width = self.encoder.nf * (1 + len(self.stacked_blocks))
+        return width + (3 * 4**level if self.condition_on_estimate else 0)
+
+
+def build_flow(config: SRFlowConfig) -> Chain:
+    """The flow as a bijector HR image -> list of latents, finest level first."""
+    scale_form = ScaleForm(config.scale_form, config.scale_clamp, config.affine_eps)
+    affine = Affine(scale_form, layout="cross", shift_first=True)
+    transition = Chain((("actnorm", ActNorm()), ("conv1x1", Conv1x1())))
+    options = {"unroll": config.compute.unroll, "remat": config.compute.remat}
+    levels, splits = [], []
+    for level in range(1, config.levels + 1):
+        net = CouplingNet(config.hidden, config.cond_channels(level), config.compute)
+        step = Chain(
+            (
+                *transition.parts,
+                ("injector", Injector(net, affine)),
+                ("coupling", Coupling(net, affine)),
+            )
+        )
+        parts = [("squeeze", Squeeze())]
+        if config.transition_steps:
+            parts.append(("transition", Scan(transition, config.transition_steps, **options)))
+        if config.steps[level - 1]:
+            parts.append(("steps", Scan(step, config.steps[level - 1], **options)))
+        levels.append(Chain(tuple(parts)))
+        splits.append(Split(compute=config.compute) if level in config.split_levels else None)
+    multiscale = MultiScale(tuple(levels), tuple(splits), key="levels")
+    shift = (("shift", Shift("estimate")),) if config.shift_by_encoder else ()
+    return Chain((*shift, ("multiscale", multiscale)))
+
+
+def init(config: SRFlowConfig, key) -> Params:
+    """Random parameters with the released code's initial values (ActNorm not yet)."""
+    encoder_key, flow_key = jax.random.split(key)
+    size = 2**config.levels
+    tree = {
+        "encoder": rrdb.init_rrdb(encoder_key, config.encoder),
+        "flow": build_flow(config).init(flow_key, (size, size, 3)),
+    }
+    if config.official_extras:
+        width = 64 * (1 + len(config.stacked_blocks))
+        out = 3 * 4**config.levels // 2 if config.split_levels else 3 * 4**config.levels
+        tree["unused"] = {"f": {"w": jnp.zeros((3, 3, width, out)), "b": jnp.zeros(out)}}
+    return Params(tree, config)
+
+
+def condition(params: Params, lr):
+    """Everything that depends on the LR image alone, computed once and shared.
+
+    Args:
+      params: SRFlow parameters.
+      lr: [B,h,w,3] in [0,1].
+
+    Returns:
+      {"levels": [cond of level 1, ...], "estimate": encoder image or None}; the cond
+      of level l is [B, s*h/2^l, s*w/2^l, C]: the level's feature first, then the
+      stacked blocks, then (option) the squeezed estimate.
+    """
+    config = params.config
+    enc, encoder = config.encoder, params["encoder"]
+    feature, kept = rrdb.trunk(encoder, lr, enc, enc.compute)
+    want_estimate = config.shift_by_encoder or config.condition_on_estimate
+    released = enc.head == "nearest_conv"
+    top = config.scale if (want_estimate and released) else config.scale // 2
+    features = rrdb.upsampled_features(encoder, feature, enc, enc.compute, top if released else 1)
+    estimate = rrdb.head(encoder, features, lr, enc, enc.compute) if want_estimate else None
+    stacked = [kept[i] for i in config.stacked_blocks]
+    levels, squeezed = [], estimate
+    for level in range(1, config.levels + 1):
+        factor = config.scale // 2**level
+        if factor == 0:
+            # The level's own feature is averaged, the stacked blocks are sub-sampled.
+            parts = [rrdb.half_size(feature), *(b[:, ::2, ::2] for b in stacked)]
+        else:
+            level_feature = features.get(factor)
+            if level_feature is None:
+                level_feature = rrdb.nearest(feature, factor)
+            parts = [level_feature, *(rrdb.nearest(b, factor) for b in stacked)]
+        if config.condition_on_estimate:
+            squeezed, _ = Squeeze().forward({}, squeezed)
+            parts.append(squeezed)
+        levels.append(jnp.concatenate(parts, axis=-1))
+    return {"levels": levels, "estimate": estimate}
+
+
+def latent_shapes(config: SRFlowConfig, lr_shape) -> list[tuple[int, ...]]:
+    """Shapes [B, ...] of the latents of an LR batch [B,h,w,3], finest level first."""
+    b, h, w, _ = lr_shape
+    flow = build_flow(config).parts[-1][1]
+    return [(b, *s) for s in flow.output_shape((h * config.scale, w * config.scale, 3))]

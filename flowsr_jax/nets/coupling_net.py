@@ -1,0 +1,119 @@
+"""The network inside SRFlow's coupling and injector.
+
+conv3x3 - ActNorm - ReLU - conv1x1 - ActNorm - ReLU - zero-initialised conv3x3.
+Source: ../shared/spec/srflow.md sections 1 (9, 10) and 4.3.
+
+The first convolution acts on concat(x, cond).  Its two halves are kept as two
+kernels, because conv([x, cond]) = conv(x) + conv(cond) and the second term does not
+depend on the latent: `prepare` computes it once per LR image, for all samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from flowsr_jax.nets.conv import Compute, conv2d, matmul
+
+
+def channel_affine(p, x):
+    """(x + bias) * exp(logs) over the last axis (ActNorm without its logdet)."""
+    return (x + p["bias"]) * jnp.exp(p["logs"])
+
+
+def channel_statistics(x):
+    """ActNorm parameters that whiten x [..., C] per channel.
+
+    bias = -mean; logs = -log(sqrt(mean((x + bias)^2)) + 1e-6), biased variance, over
+    all axes but the last.  Under jit with a sharded batch these are statistics over
+    all devices.
+    """
+    axes = tuple(range(x.ndim - 1))
+    bias = -jnp.mean(x, axis=axes)
+    variance = jnp.mean(jnp.square(x + bias), axis=axes)
+    return {"bias": bias, "logs": -jnp.log(jnp.sqrt(variance) + 1e-6)}
+
+
+def init_conv_zeros(ci: int, co: int):
+    """Zero-initialised 3x3 convolution with a log-scale: Conv2dZeros."""
+    return {"w": jnp.zeros((3, 3, ci, co)), "b": jnp.zeros(co), "logs": jnp.zeros(co)}
+
+
+def conv_zeros(p, x, compute: Compute):
+    """(conv3x3(x) + b) * exp(3 logs), float32."""
+    return conv2d(x, p["w"], p["b"], compute) * jnp.exp(3.0 * p["logs"])
+
+
+@dataclasses.dataclass(frozen=True)
+class CouplingNet:
+    """Static choices of the network; parameters are passed to every call.
+
+    Attributes:
+      hidden: width of the two hidden layers.
+      cond_channels: channels of the conditioning features (0: unconditional).
+      compute: precision and form of the convolutions.
+    """
+
+    hidden: int = 64
+    cond_channels: int = 0
+    compute: Compute = Compute()
+
+    def init(self, key, ci: int, co: int):
+        """Parameters for [B,H,W,ci] (ci may be 0) to [B,H,W,co]."""
+        kz, kc, k2 = jax.random.split(key, 3)
+        params = {
+            "actnorm1": {"bias": jnp.zeros(self.hidden), "logs": jnp.zeros(self.hidden)},
+            "w2": 0.05 * jax.random.normal(k2, (self.hidden, self.hidden)),
+            "actnorm2": {"bias": jnp.zeros(self.hidden), "logs": jnp.zeros(self.hidden)},
+            "out": init_conv_zeros(self.hidden, co),
+        }
+        if ci:
+            params["w_x"] = 0.05 * jax.random.normal(kz, (3, 3, ci, self.hidden))
+        if self.cond_channels:
+            shape = (3, 3, self.cond_channels, self.hidden)
+            params["w_cond"] = 0.05 * jax.random.normal(kc, shape)
+        return params
+
+    def prepare(self, params, cond):
+        """First-layer contribution of cond [B,H,W,cond_channels]: [B,H,W,hidden]."""
+        if not self.cond_channels:
+            return None
+        return conv2d(cond, params["w_cond"], None, self.compute)
+
+    def prepare_stacked(self, params, cond):
+        """The same for K stacked nets as one wide convolution: [K,B,H,W,hidden]."""
+        if not self.cond_channels:
+            return None
+        w = params["w_cond"]
+        k, kh, kw, ci, co = w.shape
+        wide = w.transpose(1, 2, 3, 0, 4).reshape(kh, kw, ci, k * co)
+        y = conv2d(cond, wide, None, self.compute)
+        return jnp.moveaxis(y.reshape(*y.shape[:-1], k, co), -2, 0)
+
+    def _first(self, params, x, prepared):
+        terms = [] if prepared is None else [prepared]
+        if x is not None:
+            terms.append(conv2d(x, params["w_x"], None, self.compute))
+        return sum(terms)
+
+    def _second(self, params, hidden):
+        dtype = jnp.bfloat16 if self.compute.dtype == "bfloat16" else jnp.float32
+        return matmul(hidden.astype(dtype), params["w2"].astype(dtype))
+
+    def apply(self, params, x, prepared):
+        """Raw output [B,H,W,co] float32; x [B,H,W,ci] or None, prepared from `prepare`."""
+        h = jax.nn.relu(channel_affine(params["actnorm1"], self._first(params, x, prepared)))
+        h = jax.nn.relu(channel_affine(params["actnorm2"], self._second(params, h)))
+        return conv_zeros(params["out"], h, self.compute)
+
+    def init_from_data(self, params, x, cond):
+        """Data-dependent ActNorms, layer after layer; returns (params, raw output)."""
+        params = dict(params)
+        h = self._first(params, x, self.prepare(params, cond))
+        params["actnorm1"] = channel_statistics(h)
+        h = self._second(params, jax.nn.relu(channel_affine(params["actnorm1"], h)))
+        params["actnorm2"] = channel_statistics(h)
+        h = jax.nn.relu(channel_affine(params["actnorm2"], h))
+        return params, conv_zeros(params["out"], h, self.compute)
