@@ -194,6 +194,7 @@ class MultiScale(Bijector):
         }
 
     def forward(self, params, x, cond=None, prepared=None):
+        self.output_shape(x.shape[1:])
         prepared = prepared or {}
         total, latents = zeros_logdet(x), []
         for i, name in enumerate(self._names()):

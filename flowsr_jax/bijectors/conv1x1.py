@@ -57,10 +57,11 @@ class Conv1x1(Bijector):
 
 @dataclasses.dataclass(frozen=True)
 class Conv1x1PLU(Bijector):
-    """W = P L (U + diag(sign_s exp(log_s))): the determinant is sum(log_s).
+    """y = x @ W with W = P L (U + diag(sign_s exp(log_s))): log|det W| = sum(log_s).
 
+    The factors and the row-vector convention are the released Glow's (eq. 10-11).
     L is unit lower triangular, U strictly upper triangular; P and sign_s are fixed
-    at initialisation (their gradients are stopped).  Glow, eq. 10-11.
+    at initialisation (their gradients are stopped).
     """
 
     def init(self, key, shape):
@@ -86,12 +87,13 @@ class Conv1x1PLU(Bijector):
         check_channels("Conv1x1PLU", x, params["log_s"].shape[0])
         p, lower, upper = self.factors(params)
         w = jnp.linalg.multi_dot([p, lower, upper], precision=HIGHEST)
-        return _apply(x, w), constant_logdet(x, jnp.sum(params["log_s"]))
+        return _apply(x, w.T), constant_logdet(x, jnp.sum(params["log_s"]))
 
     def inverse(self, params, y, cond=None, prepared=None):
         check_channels("Conv1x1PLU", y, params["log_s"].shape[0])
         p, lower, upper = self.factors(params)
-        flat = _apply(y, p.T).reshape(-1, y.shape[-1]).T
-        flat = solve_triangular(lower, flat, lower=True, unit_diagonal=True)
-        flat = solve_triangular(upper, flat, lower=False)
+        flat = y.reshape(-1, y.shape[-1]).T
+        flat = solve_triangular(upper, flat, trans="T", lower=False)
+        flat = solve_triangular(lower, flat, trans="T", lower=True, unit_diagonal=True)
+        flat = jnp.matmul(p, flat, precision=HIGHEST)
         return flat.T.reshape(y.shape), constant_logdet(y, -jnp.sum(params["log_s"]))

@@ -95,6 +95,11 @@ class CouplingNet:
     def _first(self, params, x, prepared):
         terms = [] if prepared is None else [prepared]
         if x is not None:
+            if prepared is not None and prepared.shape[:-1] != x.shape[:-1]:
+                raise ValueError(
+                    f"cond must have the batch and positions of x, {tuple(x.shape[:-1])}, got "
+                    f"{tuple(prepared.shape[:-1])}"
+                )
             terms.append(conv2d(x, params["w_x"], None, self.compute))
         return sum(terms)
 

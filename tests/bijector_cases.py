@@ -1,0 +1,158 @@
+"""The registry of bijector cases.
+
+Every entry gets all invariants of tests/test_bijectors.py.  A family that adds a
+bijector adds a case here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from flowsr_jax.bijectors import (
+    ActNorm,
+    Affine,
+    Bijector,
+    Chain,
+    Conv1x1,
+    Conv1x1PLU,
+    Coupling,
+    Injector,
+    Invert,
+    MultiScale,
+    Reverse,
+    ScaleForm,
+    Scan,
+    Shift,
+    Shuffle,
+    Split,
+    Squeeze,
+)
+from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.coupling_net import CouplingNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One bijector with an input shape (without batch) and a way to make its cond."""
+
+    name: str
+    bijector: Bijector
+    shape: tuple[int, ...]
+    cond: Callable[[Any], Any] | None = None
+    bad_shape: tuple[int, ...] | None = None
+    init: Callable | None = None
+
+    def params(self, key):
+        """Initial parameters, every float leaf moved away from its start value."""
+        params = (self.init or self.bijector.init)(key, self.shape)
+        leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+        moved = []
+        for i, (path, leaf) in enumerate(leaves):
+            fixed = leaf.dtype != "float32" or path[-1].key in ("p", "sign_s")
+            noise = 0.1 * jax.random.normal(jax.random.fold_in(key, i + 1), leaf.shape)
+            moved.append(leaf if fixed else leaf + noise)
+        return jax.tree.unflatten(tree, moved)
+
+    def __str__(self):
+        return self.name
+
+
+def _image_cond(h, w, c):
+    return lambda key: jax.random.normal(key, (2, h, w, c))
+
+
+_NET = CouplingNet(hidden=5)
+_COND_NET = CouplingNet(hidden=5, cond_channels=3)
+_GEMM_NET = CouplingNet(hidden=5, cond_channels=3, compute=Compute(conv="gemm"))
+_XLA_NET = CouplingNet(hidden=5, cond_channels=3, compute=Compute(conv="xla"))
+_FORMS = {
+    "sigmoid2": ScaleForm("sigmoid2"),
+    "sigmoid2_eps": ScaleForm("sigmoid2", eps=1e-4),
+    "exp": ScaleForm("exp"),
+    "tanh": ScaleForm("tanh", clamp=2.0),
+    "atan": ScaleForm("atan", clamp=2.0),
+    "sigmoid": ScaleForm("sigmoid", clamp=1.0),
+}
+
+
+def _flow_step(net):
+    return Chain(
+        (
+            ("actnorm", ActNorm()),
+            ("conv1x1", Conv1x1()),
+            ("injector", Injector(net)),
+            ("coupling", Coupling(net)),
+        )
+    )
+
+
+def _multiscale(unroll=False, remat=False):
+    def level(net, k):
+        scan = Scan(_flow_step(net), k, unroll=unroll, remat=remat)
+        return Chain((("squeeze", Squeeze()), ("steps", scan)))
+
+    return MultiScale((level(_COND_NET, 2), level(_COND_NET, 1)), (Split(), None), key="levels")
+
+
+def _multiscale_cond(key):
+    a, b = jax.random.split(key)
+    shapes = ((2, 2, 2, 3), (2, 1, 1, 3))
+    return {"levels": [jax.random.normal(k, s) for k, s in zip((a, b), shapes, strict=True)]}
+
+
+CASES = [
+    Case("squeeze", Squeeze(), (4, 2, 3), bad_shape=(3, 2, 3)),
+    Case("squeeze_space_to_depth", Squeeze(order="space_to_depth"), (4, 2, 2), bad_shape=(4, 3, 2)),
+    Case("squeeze_realnvp", Squeeze(order="realnvp"), (2, 4, 2), bad_shape=(5, 4, 2)),
+    Case("unsqueeze", Invert(Squeeze()), (2, 2, 8), init=lambda k, s: {}, bad_shape=(2, 2, 6)),
+    Case("actnorm", ActNorm(), (2, 3, 4), bad_shape=(2, 3, 5)),
+    Case("actnorm_glow", ActNorm(logscale_factor=3.0), (2, 2, 4), bad_shape=(2, 2, 3)),
+    Case("actnorm_vector", ActNorm(), (4,), bad_shape=(5,)),
+    Case("conv1x1", Conv1x1(), (2, 3, 4), bad_shape=(2, 3, 3)),
+    Case("conv1x1_vector", Conv1x1(), (4,), bad_shape=(3,)),
+    Case("conv1x1_plu", Conv1x1PLU(), (2, 2, 4), bad_shape=(2, 2, 5)),
+    Case("reverse", Reverse(), (2, 2, 4)),
+    Case("shuffle", Shuffle(), (2, 2, 6), bad_shape=(2, 2, 5)),
+    Case(
+        "shift", Shift("estimate"), (2, 2, 3), cond=lambda k: {"estimate": _image_cond(2, 2, 3)(k)}
+    ),
+    Case("injector", Injector(_COND_NET), (2, 3, 4), cond=_image_cond(2, 3, 3)),
+    Case("additive", Coupling(_NET, Affine(scale=None)), (2, 3, 4), bad_shape=(2, 3, 1)),
+    Case(
+        "additive_conditional",
+        Coupling(_COND_NET, Affine(scale=None)),
+        (2, 3, 5),
+        cond=_image_cond(2, 3, 3),
+        bad_shape=(2, 3, 1),
+    ),
+    *[
+        Case(f"affine_{name}", Coupling(_NET, Affine(form)), (3, 2, 4), bad_shape=(3, 2, 1))
+        for name, form in _FORMS.items()
+    ],
+    *[
+        Case(
+            f"affine_half_{'pre' if first else 'post'}_conditional",
+            Coupling(_COND_NET, Affine(_FORMS["tanh"], layout="half", shift_first=first)),
+            (2, 3, 5),
+            cond=_image_cond(2, 3, 3),
+            bad_shape=(2, 3, 1),
+        )
+        for first in (True, False)
+    ],
+    Case("coupling_gemm", Coupling(_GEMM_NET), (3, 2, 4), cond=_image_cond(3, 2, 3)),
+    Case("coupling_xla", Coupling(_XLA_NET), (3, 2, 4), cond=_image_cond(3, 2, 3)),
+    Case("split", Split(), (2, 2, 4), bad_shape=(2, 2, 1)),
+    Case("chain", _flow_step(_COND_NET), (2, 2, 4), cond=_image_cond(2, 2, 3)),
+    Case("scan", Scan(_flow_step(_COND_NET), 3), (2, 2, 4), cond=_image_cond(2, 2, 3)),
+    Case(
+        "scan_unrolled_remat",
+        Scan(_flow_step(_COND_NET), 2, unroll=True, remat=True),
+        (2, 2, 4),
+        cond=_image_cond(2, 2, 3),
+    ),
+    Case("multiscale", _multiscale(), (4, 4, 2), cond=_multiscale_cond, bad_shape=(6, 4, 2)),
+]

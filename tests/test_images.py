@@ -1,0 +1,228 @@
+"""Image files: each awkward kind is read right, or refused with one line that names it."""
+
+import os
+import stat
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowsr_jax.io import images
+from flowsr_jax.io.images import ImageError, list_images, read_image, read_rgb, write_png
+
+COLOUR = np.array([200, 100, 50], np.uint8)
+
+
+def _rgb(height=4, width=6):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _png(path, width, height, depth, colour, data):
+    """A PNG written by hand: also kinds and sizes that Pillow does not write."""
+
+    def chunk(name, content):
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_round_trip_is_exact_and_an_ordinary_file(tmp_path):
+    rgb = _rgb(5, 7)
+    write_png(tmp_path / "a.png", rgb)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), rgb)
+    assert os.listdir(tmp_path) == ["a.png"]
+    (tmp_path / "plain").write_bytes(b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.png", "plain")}
+    assert len(modes) == 1
+
+
+def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
+    rgb = _rgb()
+    write_png(tmp_path / "a.png", rgb)
+
+    def stop(self, file, **options):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_png(tmp_path / "a.png", 255 - rgb)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), rgb)
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "bad", [_rgb().astype(np.float32), _rgb()[..., 0], np.zeros((0, 3, 3), np.uint8)]
+)
+def test_write_refuses_what_is_not_uint8_rgb(tmp_path, bad):
+    with pytest.raises(ValueError, match="uint8"):
+        write_png(tmp_path / "a.png", bad)
+    assert not os.listdir(tmp_path)
+
+
+def test_palette_grey_bilevel_and_cmyk(tmp_path):
+    flat = Image.new("RGB", (6, 4), tuple(COLOUR))
+    flat.quantize(4).save(tmp_path / "palette.png")
+    flat.quantize(4).save(tmp_path / "palette.gif")
+    flat.convert("CMYK").save(tmp_path / "cmyk.tif")
+    for name in ("palette.png", "palette.gif", "cmyk.tif"):
+        out = read_rgb(tmp_path / name)
+        assert out.shape == (4, 6, 3) and out.dtype == np.uint8
+        assert np.abs(out.astype(int) - COLOUR).max() <= 2, name
+    grey = _rgb()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, 2))
+    Image.fromarray(grey > 127).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "bits.png")[..., 1], (grey > 127) * 255)
+
+
+def test_cmyk_jpeg(tmp_path):
+    Image.new("RGB", (16, 16), tuple(COLOUR)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - COLOUR).max() <= 4
+
+
+def test_alpha_is_kept_apart_and_laid_over_white(tmp_path):
+    rgba = np.dstack([_rgb(), np.array([0, 64, 128, 192, 254, 255] * 4, np.uint8).reshape(4, 6)])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    rgb, alpha = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(rgb, rgba[..., :3])
+    np.testing.assert_array_equal(alpha, rgba[..., 3])
+    cover = rgba[..., 3:] / 255
+    np.testing.assert_array_equal(
+        read_rgb(tmp_path / "a.png"), np.rint(rgba[..., :3] * cover + 255 * (1 - cover))
+    )
+    Image.fromarray(rgba[..., 2:]).save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[1], rgba[..., 3])
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([0, 0, 0, 9, 9, 9])
+    palette.save(tmp_path / "p.png", transparency=1)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "p.png"), [[[0] * 3, [255] * 3]])
+    assert read_image(_png(tmp_path / "b.png", 1, 1, 8, 2, b"\0\1\2\3"))[1] is None
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    values = np.array([[0, 100, 257, 32768], [40000, 65278, 65535, 386]], np.uint16)
+    if suffix == "pgm":
+        path.write_bytes(b"P5 4 2 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(read_rgb(path)[..., 0], np.rint(values / 257))
+
+
+def test_16_bit_colour_png_at_8_bits(tmp_path):
+    values = np.array([[[1000, 30000, 65535], [0, 257, 60000]]], ">u2")
+    path = _png(tmp_path / "a.png", 2, 1, 16, 2, b"\0" + values.tobytes())
+    assert np.abs(read_rgb(path) - values / 257).max() < 1
+
+
+def test_float_tiff(tmp_path):
+    values = np.array([[0, 0.25, 1]], np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif")[0, :, 0], [0, 64, 255])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    rgb = _rgb(4, 6)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
+    turned = {
+        1: rgb,
+        2: rgb[:, ::-1],
+        3: rgb[::-1, ::-1],
+        4: rgb[::-1],
+        5: rgb.swapaxes(0, 1),
+        6: np.rot90(rgb, -1),
+        7: rgb[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(rgb),
+    }
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), turned[orientation])
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+    rgb = _rgb()
+    Image.fromarray(rgb).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), rgb)
+
+
+def test_one_pixel(tmp_path):
+    write_png(tmp_path / "a.png", COLOUR.reshape(1, 1, 3))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), COLOUR.reshape(1, 1, 3))
+
+
+def _truncated(path):
+    Image.fromarray(_rgb(64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _noise_inside(path):
+    Image.fromarray(_rgb(64, 64)).save(path)
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(bytes(data))
+
+
+CASES = {
+    "missing.png": (lambda path: None, "no such file"),
+    "folder.png": (lambda path: path.mkdir(), "is a folder"),
+    "empty.png": (lambda path: path.write_bytes(b""), "is empty"),
+    "text.png": (lambda path: path.write_text("hello"), "not an image of a known kind"),
+    "script.eps": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image"),
+    "half.png": (_truncated, "cannot be decoded"),
+    "half.jpg": (_truncated, "cannot be decoded"),
+    "noise.png": (_noise_inside, "cannot be decoded"),
+    "zero.png": (lambda path: _png(path, 0, 4, 8, 2, b""), "zero.png: "),
+    "bomb.png": (lambda path: _png(path, 60000, 60000, 8, 2, b""), "decompression bomb"),
+    "int.tif": (lambda path: Image.fromarray(np.array([[1, 9]], np.int32)).save(path), "range"),
+    "float.tif": (lambda path: Image.fromarray(np.array([[1, 9.0]], "f4")).save(path), "range"),
+    "nan.tif": (lambda path: Image.fromarray(np.array([[np.nan]], "f4")).save(path), "finite"),
+    "line\nbreak.png": (lambda path: None, r"line\nbreak.png: no such file"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused_with_one_line(tmp_path, name):
+    make, reason = CASES[name]
+    make(tmp_path / name)
+    with pytest.raises(ImageError) as info:
+        read_rgb(tmp_path / name)
+    message = str(info.value)
+    print(message)
+    assert reason in message and str(tmp_path) in message and "\n" not in message
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_size_limit_is_pillows_own(tmp_path, monkeypatch):
+    write_png(tmp_path / "a.png", _rgb(10, 12))
+    monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 119)
+    with pytest.raises(ImageError, match="more than 119 pixels"):
+        read_rgb(tmp_path / "a.png")
+    monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 120)
+    assert read_rgb(tmp_path / "a.png").shape == (10, 12, 3)
+
+
+def test_list_images(tmp_path):
+    for name in ("b.png", "a.JPG", "sub/c.webp", "notes.txt", ".hidden.png", ".trash/d.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert list_images(tmp_path) == [tmp_path / n for n in ("a.JPG", "b.png", "sub/c.webp")]
+    assert list_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    with pytest.raises(ImageError, match="no such file or folder"):
+        list_images(tmp_path / "nothing")
