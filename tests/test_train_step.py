@@ -35,8 +35,12 @@ def setup(phase: PhaseConfig, active=None, batch: int = 4, **train):
     config = TrainConfig(batch, (phase,), **train)
     mesh = meshes.make_mesh(1, 1)
     step = make_step(FAMILY, phase, config, mesh, active)
-    params = FAMILY.init(TinyConfig(), jax.random.key(0))
-    state = jax.jit(lambda: create(params, FAMILY.init_state(None), phase, config))()
+
+    def begin():
+        params = FAMILY.init(TinyConfig(), jax.random.key(0))
+        return create(params, FAMILY.init_state(None), phase, config)
+
+    state = jax.jit(begin, out_shardings=meshes.state_sharding(mesh, jax.eval_shape(begin)))()
     rng = np.random.default_rng(0)
     images = {
         "hr": rng.integers(0, 256, (batch, 8, 8, 3), dtype=np.uint8),
@@ -275,7 +279,7 @@ def test_good_steps_between_bad_ones_reset_the_count_in_a_row():
 
 
 def test_opposed_losses_move_their_own_groups_at_the_same_weights():
-    rival = dataclasses.replace(A, name="b", loss="rival", loss_options=Frozen(weight=2.0))
+    rival = dataclasses.replace(A, name="b", loss="rival", loss_options=Frozen({"weight": 2.0}))
     phase = phase_of(A, rival)
     step, state, batch, key = setup(phase)
     params, data = jax.device_get(state.params), to_float(batch)

@@ -47,7 +47,8 @@ def features(params, lr):
 
 
 def apply(params, lr):
-    return features(params, lr) * params["b"]["scale"] + params["b"]["shift"]
+    y = features(params, lr) * params["b"]["scale"] + params["b"]["shift"]
+    return y[..., :3]
 
 
 def mse(params, state, batch, key, *, noise=0.0):
@@ -145,6 +146,7 @@ def run_values(root: Path, **train) -> dict:
     return {
         "model": {"family": "tiny"},
         "data": {
+            "source": "folder",
             "train_dir": str(root / "train"),
             "valid_dir": str(root / "valid"),
             "scale": 2,
@@ -164,8 +166,10 @@ def same(a, b) -> bool:
 
 
 if __name__ == "__main__":
+    from flowsr_jax.train import mesh
     from flowsr_jax.train.config import resolve
     from flowsr_jax.train.loop import train_and_evaluate
 
+    mesh.MIN_SPLIT_SIZE = 1  # so that fsdp splits even these arrays
     with registered():
         train_and_evaluate(resolve(json.loads(sys.argv[2])), sys.argv[1])

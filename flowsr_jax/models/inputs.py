@@ -10,11 +10,11 @@ def _is_concrete(x) -> bool:
     return not isinstance(x, jax.core.Tracer)
 
 
-def check_image(name: str, x, channels: int = 3) -> None:
+def check_image(name: str, x, channels: int = 3, margin: float = 0.25) -> None:
     """Check an image batch: rank 4, channel count, float dtype, finite, about [0,1].
 
-    Values are looked at only when they are there (not while tracing).  A margin of
-    0.25 outside [0,1] is allowed, for bicubic overshoot.
+    Values are looked at only when they are there (not while tracing).  `margin` outside
+    [0,1] is allowed, for bicubic overshoot.
 
     Raises:
       TypeError: not an array, or not of a floating dtype.
@@ -40,7 +40,7 @@ def check_image(name: str, x, channels: int = 3) -> None:
         low, high = (float(v) for v in (x.min(), x.max()))
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(f"{name} holds non-finite values")
-        if low < -0.25 or high > 1.25:
+        if low < -margin or high > 1.0 + margin:
             hint = "; it looks like 0..255: divide by 255" if high > 2 else ""
             if low >= -1.01 and high <= 1.01:
                 hint = "; it looks like [-1, 1]: use (x + 1) / 2"
@@ -63,7 +63,8 @@ def check_lr(lr, channels: int = 3, multiple: int = 1) -> None:
 
 def check_pair(hr, lr, scale: int, channels: int = 3) -> None:
     """Check an HR batch against its LR batch: same count, exactly `scale` times the size."""
-    check_image("hr", hr, channels)
+    # What a flow decodes need not lie in [0,1] and must encode again, so hr gets a wide margin.
+    check_image("hr", hr, channels, margin=8.0)
     want = (lr.shape[0], scale * lr.shape[1], scale * lr.shape[2], channels)
     if tuple(hr.shape) != want:
         raise ValueError(

@@ -1,0 +1,112 @@
+"""Pure transforms of images; randomness comes from the generator that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flowsr_jax.data.config import DataConfig
+from flowsr_jax.math.resize import imresize, imresize_window
+
+Pair = dict[str, np.ndarray]
+
+
+def whole_cells(hr: np.ndarray, scale: int) -> np.ndarray:
+    """Cut [H,W,C] at the bottom and right to multiples of `scale`."""
+    height, width = (n // scale * scale for n in hr.shape[:2])
+    return hr[:height, :width]
+
+
+def degrade(hr: np.ndarray, scale: int) -> np.ndarray:
+    """Make the LR image of a whole HR image: MATLAB's bicubic.
+
+    Args:
+      hr: uint8 [H,W,3]; cut to multiples of `scale` first.
+      scale: whole number.
+
+    Returns:
+      uint8 [H//scale,W//scale,3].
+    """
+    return imresize(whole_cells(hr, scale), 1 / scale)
+
+
+def crop_lr(hr: np.ndarray, top: int, left: int, size: int, scale: int) -> np.ndarray:
+    """Cut a square out of the LR image of a whole image, without computing the rest.
+
+    Args:
+      hr: the whole image, uint8 [H,W,3].
+      top, left, size: the square in LR pixels.
+      scale: whole number.
+
+    Returns:
+      exactly `degrade(hr, scale)[top:top+size, left:left+size]`, for every scale.
+
+    Raises:
+      ValueError: the square does not lie inside the LR image.
+    """
+    return imresize_window(whole_cells(hr, scale), 1 / scale, top, left, size, size)
+
+
+def random_crop(hr: np.ndarray, patch_size: int, scale: int, rng: np.random.Generator) -> Pair:
+    """Cut an aligned pair of patches; the offset is uniform on the LR grid.
+
+    Args:
+      hr: the whole image, uint8 [H,W,3].
+      patch_size: HR side, a multiple of `scale`.
+
+    Returns:
+      {"hr": uint8 [P,P,3], "lr": uint8 [P/s,P/s,3]}; the LR patch is cut out of the LR
+      version of the whole image.
+
+    Raises:
+      ValueError: the image is smaller than the patch.
+    """
+    size = patch_size // scale
+    rows, columns = (n // scale - size for n in hr.shape[:2])
+    if min(rows, columns) < 0:
+        raise ValueError(
+            f"the image ({hr.shape[0]}x{hr.shape[1]}) is smaller than a patch of "
+            f"{patch_size}x{patch_size}"
+        )
+    top, left = int(rng.integers(rows + 1)), int(rng.integers(columns + 1))
+    y, x = top * scale, left * scale
+    return {
+        "hr": hr[y : y + patch_size, x : x + patch_size],
+        "lr": crop_lr(hr, top, left, size, scale),
+    }
+
+
+def random_flip(pair: Pair, rng: np.random.Generator) -> Pair:
+    """Mirror both images left to right, with probability 1/2."""
+    return {k: v[:, ::-1] for k, v in pair.items()} if rng.integers(2) else pair
+
+
+def random_rotation(pair: Pair, angles: Sequence[int], rng: np.random.Generator) -> Pair:
+    """Rotate both images counter-clockwise by one of `angles` (multiples of 90 degrees)."""
+    turns = angles[int(rng.integers(len(angles)))] // 90
+    return {k: np.rot90(v, turns) for k, v in pair.items()}
+
+
+def training_patches(
+    example: dict[str, np.ndarray], rng: np.random.Generator, config: DataConfig
+) -> Pair:
+    """Cut `config.crops_per_image` augmented pairs out of one example of a source.
+
+    Args:
+      example: {"hr": uint8 [H,W,3]}.
+      rng: the only source of randomness.
+      config: patch size, scale and augmentations.
+
+    Returns:
+      {"hr": uint8 [n,P,P,3], "lr": uint8 [n,P/s,P/s,3]}, C-contiguous.
+    """
+    pairs = []
+    for _ in range(config.crops_per_image):
+        pair = random_crop(example["hr"], config.patch_size, config.scale, rng)
+        if config.flips:
+            pair = random_flip(pair, rng)
+        if config.rotations:
+            pair = random_rotation(pair, config.angles, rng)
+        pairs.append(pair)
+    return {k: np.stack([pair[k] for pair in pairs]) for k in pairs[0]}

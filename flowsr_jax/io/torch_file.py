@@ -1,0 +1,293 @@
+"""Weights of other programs: PyTorch files (without PyTorch), .npz and .safetensors.
+
+Two layouts of torch.save are read: the zip archive (torch 1.6 and later) and the one
+before it (several pickles, then the storages).  The pickles are read by the
+restricted reader of `torch_pickle`; sizes in the file are checked against the bytes
+that are there before anything is reserved.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from flowsr_jax.io.torch_pickle import (
+    Storage,
+    Tensor,
+    UnsafeFileError,
+    WeightsFileError,
+    read_pickle,
+)
+
+__all__ = ["UnsafeFileError", "WeightsFileError", "read_torch", "read_weights"]
+
+# The first pickle of the layout before torch 1.6: the number 0x1950a86a20f9469cfc6c.
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+LEGACY_PROTOCOL = 1001
+CONTAINERS = ("params_ema", "params", "state_dict")
+MEBIBYTE = 1 << 20
+
+
+def read_weights(source: str | os.PathLike | Mapping) -> dict[str, np.ndarray]:
+    """Read weights of any supported kind, told apart by content.
+
+    Args:
+      source: a .pth/.pt, .npz or .safetensors file, or a mapping of arrays (tensors of
+        torch included).
+
+    Returns:
+      {official key: array}: containers such as "params_ema" opened, the prefix "module."
+      removed.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UnsafeFileError: a pickle that names anything but tensors.
+      WeightsFileError: a damaged or unknown file.
+    """
+    if isinstance(source, Mapping):
+        return _finish(source, "the mapping", _as_array)
+    path = Path(source)
+    head = _head(path)
+    if head.startswith(b"PK") and _is_npz(path):
+        return _finish(_read_npz(path), str(path), np.asarray)
+    if head[8:9] == b"{" or path.suffix == ".safetensors":
+        return _finish(_read_safetensors(path), str(path), np.asarray)
+    return read_torch(path)
+
+
+def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the tensors of a file written by torch.save, without torch.
+
+    Args:
+      path: a state dict, possibly inside "params_ema", "params", "state_dict" or a
+        dict with one state dict in it; either layout.
+
+    Returns:
+      {key: array} in the file's order, the prefix "module." removed; dtypes as stored
+      (bfloat16 is ml_dtypes.bfloat16).
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UnsafeFileError: it names anything but tensors; the name is in the message.
+      WeightsFileError: damaged, truncated, big-endian, or no such file.
+    """
+    path = Path(path)
+    head = _head(path)
+    if head.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return _read_zip(archive, path)
+        except WeightsFileError:
+            raise
+        except Exception as error:  # zipfile raises nearly anything on damaged files
+            raise WeightsFileError(f"{path}: damaged zip archive ({_line(error)})") from None
+    if head.startswith(LEGACY_MAGIC):
+        return _read_legacy(path)
+    if not head:
+        raise WeightsFileError(f"{path}: is empty")
+    if LEGACY_MAGIC.startswith(head):
+        raise WeightsFileError(f"{path}: is truncated")
+    kind = "a bare pickle" if head[:1] == b"\x80" else f"something else (starts with {head[:8]!r})"
+    raise WeightsFileError(
+        f"{path}: is {kind}; known are torch.save files (zip, or the layout before torch 1.6), "
+        ".npz and .safetensors"
+    )
+
+
+def _read_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
+    entries = _entries(archive, path)
+    tops = [name[: -len("/data.pkl")] for name in entries if name.endswith("/data.pkl")]
+    if len(tops) != 1 or "/" in tops[0]:
+        raise WeightsFileError(f"{path}: a zip archive, but not of torch.save (no data.pkl)")
+    top = tops[0]
+    if f"{top}/constants.pkl" in entries:
+        raise WeightsFileError(f"{path}: is a TorchScript program; save its state_dict() instead")
+    order = archive.read(f"{top}/byteorder") if f"{top}/byteorder" in entries else b"little"
+    if order != b"little":
+        raise WeightsFileError(f"{path}: byte order {order[:8]!r} is not supported, only 'little'")
+    stream = io.BytesIO(archive.read(f"{top}/data.pkl"))
+    tree, storages = read_pickle(stream, str(path))
+    if stream.read(1):
+        raise WeightsFileError(f"{path}: bytes follow the end of data.pkl")
+    raw: dict[str, bytes] = {}
+
+    def array(tensor):
+        key = tensor.storage.key
+        if f"{top}/data/{key}" not in entries:
+            raise WeightsFileError(f"its storage {key!r} is missing")
+        if key not in raw:
+            raw[key] = archive.read(f"{top}/data/{key}")
+        return tensor.array(_decode(raw[key], tensor.storage))
+
+    return _finish(tree, str(path), array, path.stat().st_size)
+
+
+def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Return the archive's entries, none of which can inflate without end."""
+    entries = {info.filename: info for info in archive.infolist()}
+    if len(entries) != len(archive.infolist()):
+        raise WeightsFileError(f"{path}: two entries have one name")
+    size = path.stat().st_size
+    total = sum(info.file_size for info in entries.values())
+    packed = any(info.compress_type != zipfile.ZIP_STORED for info in entries.values())
+    # Entries that are only stored cannot be larger than the file unless they overlap.
+    limit = 64 * MEBIBYTE + 100 * size if packed else size
+    if total > limit:
+        raise WeightsFileError(
+            f"{path}: refused: its entries claim {total} bytes, a file of {size} may hold {limit}"
+        )
+    return entries
+
+
+def _read_legacy(path: Path) -> dict[str, np.ndarray]:
+    stream = io.BytesIO(path.read_bytes())
+    read_pickle(stream, str(path))  # the magic number
+    protocol, _ = read_pickle(stream, str(path))
+    if protocol != LEGACY_PROTOCOL:
+        raise WeightsFileError(f"{path}: its layout is not number {LEGACY_PROTOCOL}: not supported")
+    system, _ = read_pickle(stream, str(path))
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise WeightsFileError(f"{path}: only little-endian files are supported")
+    tree, storages = read_pickle(stream, str(path), fields=6)
+    keys, _ = read_pickle(stream, str(path))
+    if not isinstance(keys, list) or {str(k) for k in keys if type(k) is str} != set(storages):
+        raise WeightsFileError(f"{path}: its list of storages is damaged")
+    raw: dict[str, bytes] = {}
+    for key in keys:
+        size = storages[key].nbytes
+        count = stream.read(8)
+        raw[key] = stream.read(size)  # of bytes in memory: reserves no more than is there
+        if len(count) < 8 or len(raw[key]) < size:
+            raise WeightsFileError(
+                f"{path}: is truncated: storage {key!r} needs {size} bytes, "
+                f"{len(raw[key])} are left"
+            )
+        if int.from_bytes(count, "little") != storages[key].count:
+            raise WeightsFileError(f"{path}: storage {key!r} has two sizes")
+
+    def array(tensor):
+        return tensor.array(_decode(raw[tensor.storage.key], tensor.storage))
+
+    return _finish(tree, str(path), array, stream.tell())
+
+
+def _decode(raw: bytes, storage: Storage) -> np.ndarray:
+    if len(raw) != storage.nbytes:
+        raise WeightsFileError(
+            f"its storage {storage.key!r} claims {storage.count} x {storage.dtype} but holds "
+            f"{len(raw)} bytes"
+        )
+    if storage.dtype == np.bool_:
+        return np.frombuffer(raw, np.uint8) != 0
+    return np.frombuffer(raw, storage.dtype)
+
+
+def _finish(tree, name: str, array, size: int | None = None) -> dict[str, np.ndarray]:
+    """Open containers, strip "module.", and turn the chosen tensors into arrays."""
+    tree = _open_containers(tree, name)
+    chosen = {str(key): value for key, value in tree.items() if _is_tensor(value)}
+    if size is not None:
+        # Tensors may share a storage or repeat it; written out they must stay in bounds.
+        total = sum(t.nbytes for t in chosen.values())
+        if total > 64 * MEBIBYTE + 4 * size:
+            raise WeightsFileError(
+                f"{name}: refused: its tensors claim {total} bytes, the file has {size}"
+            )
+    plain = {key.removeprefix("module."): key for key in chosen}
+    if len(plain) != len(chosen):
+        raise WeightsFileError(f"{name}: has keys both with and without the prefix 'module.'")
+    out = {}
+    for key, official in plain.items():
+        try:
+            out[key] = array(chosen[official])
+        except ValueError as error:
+            raise WeightsFileError(f"{name}: tensor {official[:100]!r}: {error}") from None
+    return out
+
+
+def _open_containers(tree, name: str):
+    for _ in range(4):
+        if not isinstance(tree, Mapping):
+            raise WeightsFileError(f"{name}: holds a {type(tree).__name__}, not a dict of tensors")
+        if not tree:
+            raise WeightsFileError(f"{name}: holds no tensors")
+        if any(_is_tensor(value) for value in tree.values()):
+            return tree
+        inner = [key for key, value in tree.items() if isinstance(value, Mapping)]
+        wanted = [key for key in CONTAINERS if key in inner] or [
+            key for key in inner if any(map(_is_tensor, tree[key].values()))
+        ]
+        if not wanted or (len(wanted) > 1 and wanted[0] not in CONTAINERS):
+            found = ", ".join(repr(str(key)[:50]) for key in list(tree)[:8])
+            raise WeightsFileError(f"{name}: no state dict could be singled out among {found}")
+        tree = tree[wanted[0]]
+    raise WeightsFileError(f"{name}: containers are nested too deep")
+
+
+def _is_tensor(value) -> bool:
+    return isinstance(value, Tensor) or hasattr(value, "__array__") or hasattr(value, "detach")
+
+
+def _as_array(value) -> np.ndarray:
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise WeightsFileError(f"{path}: is a folder, not a weight file")
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(LEGACY_MAGIC))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return path.suffix == ".npz"
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, info in _entries(archive, path).items():
+                with archive.open(name) as file:
+                    version = np.lib.format.read_magic(file)
+                    header = np.lib.format.read_array_header_1_0
+                    if version != (1, 0):
+                        header = np.lib.format.read_array_header_2_0
+                    shape, _, dtype = header(file)
+                # numpy reserves what the header claims before it reads.
+                if math.prod(shape) * dtype.itemsize > info.file_size:
+                    raise WeightsFileError(f"{path}: {name} claims the shape {shape}: too large")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except WeightsFileError:
+        raise
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
+        raise WeightsFileError(f"{path}: damaged .npz ({_line(error)})") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise WeightsFileError(f"{path}: damaged .safetensors ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

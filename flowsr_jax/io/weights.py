@@ -1,0 +1,180 @@
+"""Parameter folders: `params.safetensors` and a readable `config.json`.
+
+The tensors are named by their path in the parameter tree, "group/.../leaf".  The same
+JSON record stands in `config.json` and in the header of `params.safetensors`, which is
+replaced in one step: if a save is interrupted between the two files, the record beside
+the tensors says what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from flowsr_jax.config import from_dict, to_dict
+from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.io.torch_file import WeightsFileError
+from flowsr_jax.models.base import Params, get_family
+
+FORMAT = 1
+TENSORS = "params.safetensors"
+CONFIG = "config.json"
+RECORD = "flowsr_jax"  # key of the record in the header of the tensor file
+SHOWN = 4  # names listed in an error
+
+
+def save(
+    params: Params, folder: str | os.PathLike, *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write parameters and their config to a folder, which is made when missing.
+
+    Each file is replaced in one step, so an interrupted save leaves the previous
+    parameters loadable.  Other files in the folder are not touched.
+
+    Args:
+      params: model parameters; leaves of any dtype that safetensors knows.
+      folder: where to write `params.safetensors` and `config.json`.
+      metadata: JSON-ready notes kept in the record (step, scores, ...).
+
+    Raises:
+      TypeError: `params` is no Params.
+      OSError: the folder cannot be written to.
+    """
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be a flowsr_jax Params, got {type(params).__name__}")
+    record = {"format": FORMAT, "family": params.config.family, "config": to_dict(params.config)}
+    if metadata:
+        record["metadata"] = dict(metadata)
+    text = json.dumps(record, indent=2)
+    tensors = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
+    data = to_safetensors(tensors, metadata={RECORD: text})
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in ((TENSORS, data), (CONFIG, (text + "\n").encode())):
+        with atomic_write(folder / name) as file:
+            file.write(content)
+
+
+def load(path: str | os.PathLike) -> Params:
+    """Load parameters from a folder written by `save`, or from a run that holds `model/`.
+
+    Args:
+      path: the folder, or a work directory with such a folder named `model` inside.
+
+    Returns:
+      Params of jax arrays, dtypes as stored.
+
+    Raises:
+      FileNotFoundError: neither is there; the message says what is missing.
+      WeightsFileError: damaged files, or tensors that are not those of the config.
+      ValueError: an unknown family or a config it does not accept.
+    """
+    folder = _folder(Path(path))
+    tensors, embedded = _read_tensors(folder / TENSORS)
+    record = _parse((folder / CONFIG).read_bytes(), folder / CONFIG)
+    inside = record if embedded is None else _parse(embedded, folder / TENSORS)
+    if inside != record:
+        warnings.warn(
+            f"{folder / CONFIG} differs from the record inside {TENSORS} (an interrupted save, or "
+            "an edit); the record inside is used",
+            stacklevel=2,
+        )
+        record = inside
+    config = _config(record, folder / CONFIG)
+    family = get_family(record["family"])
+    expected = jax.eval_shape(lambda key: family.init(config, key), jax.random.key(0))
+    names = _named(expected)
+    _compare(names, tensors, folder / TENSORS)
+    leaves = [jnp.asarray(tensors[name]) for name in names]
+    return jax.tree.unflatten(jax.tree.structure(expected), leaves)
+
+
+def _named(tree) -> dict[str, Any]:
+    """Return {"group/.../leaf": leaf} in the order of the tree's leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+    if len(named) != len(leaves):
+        raise ValueError("two parameters have one name (a key that contains '/')")
+    return named
+
+
+def _folder(path: Path) -> Path:
+    for folder in (path, path / "model"):
+        if (folder / TENSORS).is_file() and (folder / CONFIG).is_file():
+            return folder
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder")
+    if path.is_file():
+        raise FileNotFoundError(
+            f"{path}: is a file; a folder with {TENSORS} and {CONFIG} is needed"
+        )
+    for folder in (path, path / "model"):
+        missing = [name for name in (TENSORS, CONFIG) if not (folder / name).is_file()]
+        if len(missing) == 1:
+            raise FileNotFoundError(f"{folder}: {missing[0]} is missing")
+    raise FileNotFoundError(
+        f"{path}: holds no model: neither {TENSORS} and {CONFIG} nor a folder model/ with them"
+    )
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, (file.metadata() or {}).get(RECORD)
+    except (SafetensorError, struct.error, KeyError, TypeError) as error:
+        raise WeightsFileError(f"{path}: damaged ({' '.join(str(error).split())})") from None
+
+
+def _parse(text: str | bytes, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise WeightsFileError(f"{path}: is not JSON ({error})") from None
+
+
+def _config(record: Any, path: Path):
+    wanted = {"format": int, "family": str, "config": dict}
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(field), kind) for field, kind in wanted.items()
+    ):
+        raise WeightsFileError(
+            f"{path}: must be a JSON object with the fields format (a number), family (a name) "
+            "and config (an object)"
+        )
+    if record["format"] != FORMAT:
+        raise WeightsFileError(
+            f"{path}: format {record['format']} is unknown; this version reads {FORMAT}"
+        )
+    family = get_family(record["family"])
+    return from_dict(family.config_class, record["config"], f"{path}: config")
+
+
+def _compare(expected: Mapping, found: Mapping, path: Path) -> None:
+    faults = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {found[name].shape} instead of {expected[name].shape}"
+            for name in expected
+            if name in found and found[name].shape != expected[name].shape
+        ],
+    }
+    parts = []
+    for what, names in faults.items():
+        if names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            parts.append(f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}")
+    if parts:
+        raise WeightsFileError(f"{path}: does not fit its config; {'; '.join(parts)}")

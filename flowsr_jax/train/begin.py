@@ -1,0 +1,124 @@
+"""How a run or a phase begins: fresh weights, those of another model, or a checkpoint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from flowsr_jax.config import ConfigError, nearest
+from flowsr_jax.io import weights
+from flowsr_jax.models.base import Params
+from flowsr_jax.train.config import PhaseConfig
+from flowsr_jax.train.mesh import state_sharding
+from flowsr_jax.train.resume import check_resumable
+from flowsr_jax.train.state import TrainState, create
+from flowsr_jax.train.step import to_float
+
+if TYPE_CHECKING:
+    from flowsr_jax.train.loop import Run
+
+Batch = dict[str, jax.Array]
+
+
+def begin_phase(run: Run, index: int, state: TrainState | None) -> tuple[TrainState, Batch | None]:
+    """Return the state at the first step of a phase, and the first batch if it was used.
+
+    Args:
+      run: the run; `index`: of the phase.
+      state: the end of the phase before, None for the first; its averaged weights go on.
+    """
+    train, phase = run.config.train, run.config.train.phases[index]
+    if state is None:
+        make = functools.partial(_initial, run)
+        shardings = state_sharding(run.mesh, jax.eval_shape(make, run.key(0)))
+        params, model_state = jax.jit(make, out_shardings=shardings)(run.key(0))
+    else:
+        params, model_state = state.weights, state.model_state
+    if phase.init_from:
+        params = take_over(params, phase)
+        params = jax.device_put(params, state_sharding(run.mesh, params))
+    batch = None
+    if phase.init_from_data:
+        batch = run.next_batch()
+        params = jax.jit(
+            lambda p, b, k: run.family.init_from_data(p, to_float(b), k, **phase.loss_options)
+        )(params, batch, run.key(1, index))
+    make = functools.partial(create, phase=phase, train=train)
+    shardings = state_sharding(run.mesh, jax.eval_shape(make, params, model_state))
+    return jax.jit(make, out_shardings=shardings)(params, model_state), batch
+
+
+def restore(run: Run) -> tuple[TrainState | None, int]:
+    """Return (state, index of its phase) of the newest checkpoint; (None, 0) without one.
+
+    The loader is set to the batch that follows.
+
+    Raises:
+      ConfigError: the checkpoint belongs to another configuration.
+    """
+
+    def target(meta: Mapping[str, Any]) -> TrainState:
+        notes = check_resumable(meta["config"], run.config, meta["phase"], meta["step"])
+        for note in notes:
+            run.progress.message(f"changed since the checkpoint: {note}")
+        phase = run.config.train.phases[meta["phase"]]
+        make = functools.partial(create, phase=phase, train=run.config.train)
+        shapes = jax.eval_shape(lambda key: make(*_initial(run, key)), run.key(0))
+        shardings = state_sharding(run.mesh, shapes)
+        return jax.tree.map(
+            lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings
+        )
+
+    found = run.store.restore(target)
+    if found is None:
+        return None, 0
+    state, meta = found
+    try:
+        run.loader.set_state(meta["data"])
+    except ValueError as error:
+        raise ConfigError(f"the data of the checkpoint differ: {error}") from None
+    return state, meta["phase"]
+
+
+def take_over(params: Params, phase: PhaseConfig) -> Params:
+    """Return `params` with groups of the model in the folder `phase.init_from`.
+
+    Raises:
+      ConfigError: no such folder, no such group, or arrays of other shapes.
+    """
+    where = f"phase {phase.name!r}: init_from = {phase.init_from!r}"
+    try:
+        source = weights.load(phase.init_from)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where} cannot be read: {error}") from None
+    names = phase.init_groups or tuple(k for k in params if k in source)
+    if not names:
+        raise ConfigError(f"{where} has groups {sorted(source)}, the model {sorted(params)}")
+    for name in names:
+        for side, groups in (("it", source), ("the model", params)):
+            if name not in groups:
+                raise ConfigError(f"{where}: {side} has no group {name!r}{nearest(name, groups)}")
+        _check_same_shapes(f"{where}, group {name!r}", source[name], params[name])
+    return params.replace(**{name: source[name] for name in names})
+
+
+def _check_same_shapes(where: str, found: Any, wanted: Any) -> None:
+    found, wanted = (
+        {jax.tree_util.keystr(p): np.shape(x) for p, x in jax.tree.leaves_with_path(tree)}
+        for tree in (found, wanted)
+    )
+    for path in sorted({*found, *wanted}):
+        if found.get(path) != wanted.get(path):
+            raise ConfigError(
+                f"{where}: {path} is {found.get(path, 'absent')} there "
+                f"and {wanted.get(path, 'absent')} in the model"
+            )
+
+
+def _initial(run: Run, key: jax.Array) -> tuple[Params, Any]:
+    model = run.config.model
+    return run.family.init(model, key), run.family.init_state(model)

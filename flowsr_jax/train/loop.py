@@ -1,0 +1,251 @@
+"""The training loop: phases, resuming, validation, checkpoints, signals.
+
+    python launch/train.py --config=configs/x.py --workdir=runs/x
+
+or, from Python, `train_and_evaluate(resolve(get_config()), "runs/x")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from flowsr_jax.data import make_loader, make_source, valid_pairs
+from flowsr_jax.io import weights
+from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.models.base import Family, Params, get_family
+from flowsr_jax.train import mesh as meshes
+from flowsr_jax.train.begin import begin_phase, restore
+from flowsr_jax.train.checkpoint import Checkpoints, make_meta
+from flowsr_jax.train.config import Config
+from flowsr_jax.train.evaluate import Report, evaluate, write_report
+from flowsr_jax.train.meter import Meter, TrainingDiverged
+from flowsr_jax.train.progress import Progress
+from flowsr_jax.train.sheet import cut, write_sheet
+from flowsr_jax.train.signals import Interrupted, StopRequest
+from flowsr_jax.train.state import TrainState
+from flowsr_jax.train.step import active_groups, make_step
+
+__all__ = ["Interrupted", "TrainingDiverged", "train_and_evaluate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the parts of a run share; nothing in it changes but the loader's position."""
+
+    config: Config
+    workdir: str
+    family: Family
+    mesh: Mesh
+    loader: Any
+    pairs: Sequence[Any]
+    store: Checkpoints
+    progress: Progress
+    request: StopRequest
+
+    def key(self, purpose: int, index: int = 0) -> jax.Array:
+        """Return the random key of a purpose: 0 weights, 1 data init, 2 steps, 3 validation."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), purpose)
+        return jax.device_put(jax.random.fold_in(key, index), meshes.replicated(self.mesh))
+
+    def next_batch(self) -> dict[str, jax.Array]:
+        """Return the next global batch, on the devices."""
+        return meshes.global_batch(self.mesh, next(self.loader))
+
+    def path(self, *names: str) -> str:
+        """Return a path in the workdir."""
+        return os.path.join(self.workdir, *names)
+
+
+def train_and_evaluate(config: Config, workdir: str) -> Params:
+    """Train, validate and export a model; resume if `workdir` holds checkpoints.
+
+    A resumed run continues bit for bit: weights, optimiser, averages, random keys and the
+    position in the data are those of the run that was not interrupted.
+
+    Args:
+      config: from `flowsr_jax.train.config.resolve`.
+      workdir: the folder of the run; docs/design.md lists what it will hold.
+
+    Returns:
+      The final (averaged) weights, as exported to `workdir`/model.
+
+    Raises:
+      ConfigError: the configuration fits neither the model, the devices, the data nor the
+        checkpoints found.
+      TrainingDiverged: names the bad steps; the last good checkpoint stays.
+      Interrupted: SIGTERM or SIGINT came; the run was saved (a SystemExit, status 143/130).
+    """
+    workdir = os.path.abspath(workdir)
+    os.makedirs(workdir, exist_ok=True)
+    use_compilation_cache(config.train.compilation_cache, workdir)
+    first, train = jax.process_index() == 0, config.train
+    family = get_family(config.model.family)
+    mesh = meshes.make_mesh(train.mesh_data, train.mesh_fsdp)
+    meshes.check_batch(train.batch_size, train.accumulate, mesh)
+    pairs = valid_pairs(
+        make_source(config.data, "valid"),
+        config.data,
+        multiple=family.multiple(config.model),
+        count=train.valid_images,
+        crop=train.valid_crop,
+    )
+    offsets = [sum(p.steps for p in train.phases[:i]) for i in range(len(train.phases) + 1)]
+
+    folder = os.path.join(workdir, "checkpoints")
+    with (
+        StopRequest() as request,
+        Progress(workdir, train.batch_size, train.tensorboard, active=first) as progress,
+        Checkpoints(folder, train.keep, train.best, progress.message) as store,
+        make_loader(
+            make_source(config.data, "train"),
+            config.data,
+            batch_size=train.batch_size // jax.process_count(),
+            seed=config.seed,
+            shard=(jax.process_index(), jax.process_count()),
+        ) as loader,
+    ):
+        run = Run(config, workdir, family, mesh, loader, pairs, store, progress, request)
+        state, phase = restore(run)
+        batch = None
+        progress.start(offsets[phase] + (int(state.step) if state else 0), offsets[-1])
+        if first:
+            write_json(run.path("config.json"), config.to_dict())
+        for index in range(phase, len(train.phases)):
+            if state is None or index > phase:
+                state, batch = begin_phase(run, index, state)
+            state = train_phase(run, index, offsets[index], state, batch)
+        params = jax.tree.map(jnp.asarray, export(run, state))
+        progress.message(f"done: {offsets[-1]} steps, weights in {run.path('model')}")
+    return params
+
+
+def train_phase(
+    run: Run, index: int, offset: int, state: TrainState, batch: dict[str, jax.Array] | None
+) -> TrainState:
+    """Make the remaining steps of a phase.
+
+    Args:
+      run: the run; `index`: of the phase; `offset`: steps of the phases before.
+      state: where the phase stands; donated.
+      batch: the batch of the next step, if it was already taken from the loader.
+    """
+    train = run.config.train
+    phase = train.phases[index]
+    views = run.family.views(run.config.model, phase.loss)
+    key = run.key(2, index)
+    meter = Meter(run.progress, train, phase.name, offset)
+    steps: dict[tuple[str, ...], Any] = {}
+    step = int(state.step)
+    if step == phase.steps:  # resumed at the end: the table may not have been made
+        validate(run, views, state, index, offset + step)
+    while step < phase.steps:
+        active = active_groups(phase, state.params, step)
+        batch = run.next_batch() if batch is None else batch
+        if active in steps:
+            state, metrics = steps[active](state, batch, key)
+        else:
+            steps[active] = make_step(run.family, phase, train, run.mesh, active)
+            with run.progress.pause():  # it compiles
+                state, metrics = steps[active](state, batch, key)
+        batch, step = None, step + 1
+        meter.add(step, metrics)
+
+        stop, last = run.request.agreed(offset + step), step == phase.steps
+        save = stop or last or step % train.checkpoint_every == 0
+        show = not stop and (last or (train.valid_every and step % train.valid_every == 0))
+        if not save and not show:
+            continue
+        skipped = meter.drain()  # raises TrainingDiverged before anything is overwritten
+        with run.progress.pause():
+            report = validate(run, views, state, index, offset + step) if show else None
+            stop = stop or run.request.agreed(offset + step)
+            if save or stop:
+                save_checkpoint(run, index, offset + step, step, state, report, skipped)
+            export(run, state)
+        if stop:
+            run.store.wait()
+            raise Interrupted(run.request.received, offset + step)
+    return state
+
+
+def validate(
+    run: Run, views: Sequence[Any], state: TrainState, index: int, step: int
+) -> Report | None:
+    """Measure the averaged weights; write the table and the sheet.  None if interrupted."""
+    train, rows = run.config.train, []
+    alone = jax.process_count() == 1
+
+    def show(pair: Any, images: Any) -> None:
+        if len(rows) < train.sheet_images:
+            rows.append((pair["name"], cut(pair, images)))
+
+    report = evaluate(
+        state.weights, run.family, views, run.pairs, run.key(3), train.valid_draws,
+        show=show, stop=run.request.asked if alone else lambda: False,
+    )  # fmt: skip
+    if report is None or jax.process_index() != 0:
+        return report
+    phase = train.phases[index]
+    about = {"name": run.config.name, "phase": phase.name, "step": step}
+    run.progress.record(step, phase.name, int(state.step), report.scalars())
+    run.progress.message(f"[{phase.name}] step {step}  {report}")
+    try:
+        write_report(report, run.workdir, about)
+        if rows:
+            write_sheet(run.path("sheets", f"{step:08d}.png"), rows)
+    except OSError as error:
+        run.progress.message(f"the table of step {step} was not written ({error})")
+    return report
+
+
+def save_checkpoint(
+    run: Run,
+    index: int,
+    number: int,
+    step: int,
+    state: TrainState,
+    report: Report | None,
+    skipped: int,
+) -> None:
+    """Begin to save the state, unless the last step was a bad one."""
+    if skipped:
+        # Weights that give no finite loss must not push out the last good ones.
+        run.progress.message(f"step {number}: not saved, the last {skipped} steps were skipped")
+        return
+    meta = make_meta(run.config.to_dict(), index, step, run.loader.get_state())
+    run.store.save(number, state, meta, report.best() if report else None)
+
+
+def export(run: Run, state: TrainState) -> Params:
+    """Write the averaged weights to `workdir`/model and return them, on the host."""
+    params = meshes.gather(run.mesh, state.weights)
+    if jax.process_index() == 0:
+        try:
+            weights.save(params, run.path("model"))
+        except OSError as error:
+            run.progress.message(f"the weights were NOT exported ({error})")
+    return params
+
+
+def write_json(path: str, record: Any) -> None:
+    """Write a JSON file that is whole or not there."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+def use_compilation_cache(folder: str | None, workdir: str) -> None:
+    """Keep compiled programs on disk (a setting of the process), unless it is set already."""
+    if folder is None or jax.config.jax_compilation_cache_dir:
+        return
+    if folder == "auto":
+        folder = os.path.join(os.path.dirname(workdir), ".cache", "jax")
+    jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

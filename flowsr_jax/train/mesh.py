@@ -1,0 +1,106 @@
+"""The device mesh, and the one table that says how arrays lie on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from flowsr_jax.config import ConfigError
+
+DATA_AXES = ("data", "fsdp")
+# Arrays below this size are copied to every device even with fsdp: splitting a bias
+# saves nothing and costs a collective.
+MIN_SPLIT_SIZE = 4096
+
+
+def initialize_distributed(
+    coordinator: str | None = None, processes: int | None = None, index: int | None = None
+) -> None:
+    """Join the other processes of a multi-host run; call before any other jax call.
+
+    With no argument the cluster (TPU pod, Slurm, ...) is found by jax itself.
+    """
+    jax.distributed.initialize(coordinator, processes, index)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+    """Return the mesh with axes ("data", "fsdp") and automatic sharding.
+
+    Args:
+      data: devices that split the batch only; -1 takes all that `fsdp` leaves.
+      fsdp: devices that split the batch and the state too.
+
+    Raises:
+      ConfigError: the devices at hand do not make up the mesh.
+    """
+    devices = jax.devices()
+    if data == -1:
+        data = len(devices) // fsdp
+    if data < 1 or fsdp < 1 or data * fsdp > len(devices):
+        raise ConfigError(
+            f"train.mesh_data = {data} times train.mesh_fsdp = {fsdp} devices asked, "
+            f"{len(devices)} found"
+        )
+    if jax.process_count() > 1 and data * fsdp != len(devices):
+        raise ConfigError(
+            f"a multi-process run must use all {len(devices)} devices, the mesh has {data * fsdp}"
+        )
+    grid = np.array(devices[: data * fsdp]).reshape(data, fsdp)
+    # Explicit axes (jax's default now) refuse the squeeze reshape of a split batch.
+    return Mesh(grid, DATA_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Raise ConfigError if a batch does not divide over micro-batches and devices."""
+    parts = accumulate * mesh.size
+    if batch_size % parts:
+        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+        near = " or ".join(str(b) for b in (below, above) if b)
+        raise ConfigError(
+            f"train.batch_size = {batch_size} does not divide over {mesh.size} devices and "
+            f"train.accumulate = {accumulate}; take {near}, or fewer devices (train.mesh_data)"
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis is split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXES))
+
+
+def state_sharding(mesh: Mesh, tree: Any) -> Any:
+    """Return the sharding of each array (or ShapeDtypeStruct) of a training state.
+
+    The rule: whole on every device, unless the mesh has fsdp > 1 and the array is
+    large; then its largest axis that fsdp divides is split over "fsdp".
+    """
+    fsdp = mesh.shape["fsdp"]
+
+    def rule(leaf: Any) -> NamedSharding:
+        shape = np.shape(leaf)
+        axes = [i for i, n in enumerate(shape) if n % fsdp == 0]
+        if fsdp == 1 or not axes or np.prod(shape) < MIN_SPLIT_SIZE:
+            return replicated(mesh)
+        axis = max(axes, key=lambda i: shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    return jax.tree.map(rule, tree)
+
+
+def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Put this process's part of a batch on its devices as one global batch."""
+    sharding = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def gather(mesh: Mesh, tree: Any) -> Any:
+    """Return host copies of arrays on the mesh; all processes must call it."""
+    shardings = jax.tree.map(lambda _: replicated(mesh), tree)
+    return jax.device_get(jax.jit(lambda t: t, out_shardings=shardings)(tree))

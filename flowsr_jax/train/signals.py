@@ -1,0 +1,72 @@
+"""Asking a run to stop: SIGTERM and SIGINT become a flag that the loop looks at."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+import jax
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop, has saved, and can be resumed.
+
+    Leaves the process with the customary status 128 + signal: 143 for SIGTERM, 130 for
+    SIGINT, as batch systems expect.
+    """
+
+    def __init__(self, number: int, step: int):
+        super().__init__(128 + number)
+        self.signal, self.step = signal.Signals(number), step
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signal.name} at step {self.step}; run again to resume"
+
+
+class StopRequest:
+    """A context in which the first SIGTERM or SIGINT only raises the flag.
+
+    The second one acts as it did before.  Outside the main thread, where Python allows no
+    handlers, the flag stays down.
+    """
+
+    def __init__(self):
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.received = number
+        for other, handler in self._previous.items():
+            signal.signal(other, handler)
+
+    def asked(self) -> bool:
+        """Return whether this process got a signal."""
+        return self.received is not None
+
+    def agreed(self, step: int) -> bool:
+        """Return whether all processes shall stop after `step`; all must call it.
+
+        Several processes get the signal at different steps; jax's preemption service
+        (SIGTERM only) names one that all of them can still reach.
+        """
+        if jax.process_count() == 1:
+            return self.asked()
+        from jax.experimental import multihost_utils
+
+        if not multihost_utils.reached_preemption_sync_point(step):
+            return False
+        self.received = self.received or signal.SIGTERM
+        return True

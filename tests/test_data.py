@@ -1,0 +1,430 @@
+"""Sources, transforms and the training pipeline."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowsr_jax.config import ConfigError, from_dict, to_dict
+from flowsr_jax.data import (
+    DataConfig,
+    EmbeddedSource,
+    FolderSource,
+    make_loader,
+    make_source,
+    sources,
+    valid_pairs,
+)
+from flowsr_jax.data.transforms import (
+    crop_lr,
+    degrade,
+    random_crop,
+    random_flip,
+    random_rotation,
+    training_patches,
+)
+
+SMALL = DataConfig(scale=2, patch_size=4)
+
+
+class Memory:
+    """A source of arrays; its images can be told apart by their first channel."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return {"hr": self.images[index]}
+
+    def name(self, index):
+        return f"image {index}"
+
+
+def coloured(count: int, side: int = 4) -> Memory:
+    """Return `count` plain images; image i has the colour (i // 256, i % 256, 0)."""
+    colours = [(i // 256, i % 256, 0) for i in range(count)]
+    return Memory([np.full((side, side, 3), c, np.uint8) for c in colours])
+
+
+def images_of(batch) -> list[int]:
+    """Return which image of `coloured` each patch is from."""
+    return [int(p[0, 0, 0]) * 256 + int(p[0, 0, 1]) for p in batch["hr"]]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def noise(rng) -> Memory:
+    """Three noise images whose patches are all different."""
+    sizes = [(20, 24), (33, 17), (16, 16)]
+    return Memory([rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes])
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """Three good images (one in a sub-folder) among five files that are none."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name, size in {
+        "b.png": (40, 30),
+        "a.jpg": (32, 32),
+        "deep/er/c.PNG": (33, 50),
+        "small.png": (31, 64),
+        "cut.png": (64, 64),
+        "cut.jpg": (64, 64),
+        ".hidden/no.png": (64, 64),
+    }.items():
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    for name in ("cut.png", "cut.jpg"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+class TestConfig:
+    def test_round_trip(self):
+        config = DataConfig(scale=8, patch_size=160, angles=(0, 90, 270))
+        assert from_dict(DataConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"scale": 4, "patch_size": 98}, "take 96 or 100"),
+            ({"scale": 0}, "scale = 0 must be an integer of at least 1"),
+            ({"patch_size": 96.0}, "patch_size = 96.0"),
+            ({"workers": -1}, "workers = -1"),
+            ({"crops_per_image": 0}, "crops_per_image = 0"),
+            ({"source": "embeded"}, "did you mean 'embedded'"),
+            ({"source": "folder"}, "needs train_dir"),
+            ({"train_dir": "photos"}, "needs source = 'folder'"),
+            ({"source": "folder", "train_dir": "x", "textures": True}, "textures"),
+            ({"angles": (0, 45)}, "angles"),
+            ({"angles": ()}, "angles"),
+        ],
+    )
+    def test_refuses(self, fields, message):
+        with pytest.raises(ConfigError, match=message):
+            DataConfig(**fields)
+
+
+class TestFolder:
+    def test_good_images_sorted_bad_ones_named(self, folder, caplog):
+        with caplog.at_level(logging.WARNING):
+            source = FolderSource(folder, 32)
+        names = [source.name(i) for i in range(len(source))]
+        assert names == ["a.jpg", "deep/er/c.PNG"]
+        reasons = dict(source.skipped)
+        assert sorted(reasons) == [
+            "b.png", "cut.jpg", "cut.png", "notes.txt", "small.png", "text.png"
+        ]  # fmt: skip
+        assert reasons["small.png"] == "too small: 31x64 pixels, at least 32x32 are needed"
+        assert "not an image" in reasons["text.png"] and "(.txt)" in reasons["notes.txt"]
+        assert "truncated" in reasons["cut.jpg"] and "cannot be decoded" in reasons["cut.png"]
+        assert all(str(folder) not in reason for reason in reasons.values())
+        for name, reason in reasons.items():
+            assert f"skipped {name}: {reason}" in caplog.text
+        assert f"skipped 6 of 8 files in {folder}" in caplog.text
+
+    def test_pixels(self, folder):
+        source = FolderSource(folder, 32)
+        wanted = np.asarray(Image.open(folder / "deep" / "er" / "c.PNG"))
+        found = source[1]["hr"]
+        assert found.dtype == np.uint8 and found.shape == (50, 33, 3)
+        np.testing.assert_array_equal(found, wanted)
+        with pytest.raises(IndexError):
+            source[2]
+
+    def test_empty_folder(self, tmp_path):
+        (tmp_path / "sub").mkdir()
+        with pytest.raises(ValueError, match=f"no usable image in {tmp_path}: 0 files found"):
+            FolderSource(tmp_path)
+
+    def test_folder_without_a_usable_image_names_one(self, folder):
+        message = f"no usable image in {folder}: 8 files found, 8 skipped.*a.jpg: too small"
+        with pytest.raises(ValueError, match=message):
+            FolderSource(folder, 1000)
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="absent is not a folder"):
+            FolderSource(tmp_path / "absent")
+
+    def test_links_in_circles_end(self, folder):
+        (folder / "deep" / "again").symlink_to(folder)
+        assert len(FolderSource(folder, 32)) == 2
+
+    def test_cache_is_bounded_and_drops_the_oldest(self, folder, monkeypatch):
+        reads = []
+
+        def read(path):
+            reads.append(path.name)
+            return np.zeros((32, 32, 3), np.uint8)
+
+        monkeypatch.setattr(sources, "read_rgb", read)
+        monkeypatch.setattr(sources, "MIB", 2 * 32 * 32 * 3)  # room for two images
+        source = FolderSource(folder, 1, cache_mib=1)
+        assert len(source) == 7
+        for i in (0, 1, 0, 2, 0, 1):
+            source[i]
+        # 0 stays (used again before 2 came), 1 was the oldest and is read anew.
+        assert reads[-3:] == [source.name(i).split("/")[-1] for i in (1, 2, 1)]
+        source = FolderSource(folder, 1, cache_mib=0)
+        reads.clear()
+        for _ in range(3):
+            source[0]
+        assert len(reads) == 3
+
+    def test_shared_pixels_cannot_be_written(self, folder):
+        with pytest.raises(ValueError, match="read-only"):
+            FolderSource(folder, 32)[0]["hr"][0, 0, 0] = 1
+
+    def test_pickles_without_pixels(self, folder):
+        source = FolderSource(folder, 32)
+        data = pickle.dumps(source)
+        copy = pickle.loads(data)
+        assert len(data) < 3000 and copy.skipped == source.skipped
+        np.testing.assert_array_equal(copy[0]["hr"], source[0]["hr"])
+
+
+class TestEmbedded:
+    def test_splits_are_fixed(self):
+        names = {}
+        for split in ("train", "valid"):
+            source = EmbeddedSource(split)
+            names[split] = [source.name(i) for i in range(len(source))]
+            for i in range(len(source)):
+                hr = source[i]["hr"]
+                assert hr.dtype == np.uint8 and hr.ndim == 3 and hr.shape[2] == 3
+        assert names["valid"] == ["coffee", "chelsea", "flower"]
+        assert len(names["train"]) == 6 and not set(names["train"]) & set(names["valid"])
+
+    def test_textures_join_training_only(self):
+        assert len(EmbeddedSource("train", textures=True)) == 12
+        assert len(EmbeddedSource("valid", textures=True)) == 3
+
+    def test_make_source(self, folder):
+        assert isinstance(make_source(DataConfig(), "valid"), EmbeddedSource)
+        config = DataConfig(source="folder", train_dir=str(folder), patch_size=32)
+        assert len(make_source(config, "train")) == 2  # those that hold a patch
+        assert isinstance(make_source(config, "valid"), EmbeddedSource)
+        config = DataConfig(valid_dir=str(folder))
+        assert len(make_source(config, "valid")) == 4
+        with pytest.raises(ConfigError, match="split = 'test'"):
+            make_source(config, "test")
+
+
+class TestTransforms:
+    @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+    def test_lr_crop_equals_the_crop_of_the_whole(self, rng, scale):
+        hr = rng.integers(0, 256, (101, 90, 3), dtype=np.uint8)
+        whole = degrade(hr, scale)
+        assert whole.shape == (101 // scale, 90 // scale, 3)
+        size = whole.shape[1] // 3
+        bottom, right = whole.shape[0] - size, whole.shape[1] - size
+        for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right), (3, 2), (5, 3)):
+            found = crop_lr(hr, top, left, size, scale)
+            np.testing.assert_array_equal(found, whole[top : top + size, left : left + size])
+
+    def test_random_crops_are_aligned_and_reach_every_offset(self, rng):
+        y, x = np.mgrid[:23, :20].astype(np.uint8)
+        hr = np.stack([y, x, rng.integers(0, 256, y.shape, dtype=np.uint8)], axis=2)
+        whole, seen = degrade(hr, 2), collections.Counter()
+        for _ in range(3000):
+            pair = random_crop(hr, 12, 2, rng)
+            top, left = (int(n) for n in pair["hr"][0, 0, :2])
+            seen[top, left] += 1
+            np.testing.assert_array_equal(pair["hr"], hr[top : top + 12, left : left + 12])
+            small = whole[top // 2 :, left // 2 :][:6, :6]
+            np.testing.assert_array_equal(pair["lr"], small)
+        assert sorted(seen) == [(t, l) for t in range(0, 12, 2) for l in range(0, 10, 2)]
+        assert min(seen.values()) > 60  # of 100 expected
+
+    def test_an_image_of_the_patch_size_fits_and_a_smaller_one_does_not(self, rng):
+        hr = rng.integers(0, 256, (12, 13, 3), dtype=np.uint8)
+        assert random_crop(hr, 12, 4, rng)["lr"].shape == (3, 3, 3)
+        with pytest.raises(ValueError, match=r"\(12x13\) is smaller than a patch of 16x16"):
+            random_crop(hr, 16, 4, rng)
+
+    def test_flip_and_rotation_move_both_alike(self, rng):
+        lr = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        pair = {"hr": lr.repeat(4, 0).repeat(4, 1), "lr": lr}
+        seen = collections.Counter()
+        for _ in range(400):
+            found = random_rotation(random_flip(pair, rng), (0, 90, 180, 270), rng)
+            np.testing.assert_array_equal(found["hr"], found["lr"].repeat(4, 0).repeat(4, 1))
+            seen[found["lr"].tobytes()] += 1
+        assert len(seen) == 8 and min(seen.values()) > 20  # of 50 expected
+
+    def test_angles_are_counter_clockwise_and_only_those_asked_for(self, rng):
+        lr = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        found = {random_rotation({"lr": lr}, (0, 90), rng)["lr"].tobytes() for _ in range(50)}
+        assert found == {lr.tobytes(), np.rot90(lr).tobytes()}
+
+    @pytest.mark.parametrize(("flips", "rotations"), [(False, False), (True, False), (False, True)])
+    def test_options_turn_augmentations_off(self, rng, flips, rotations):
+        hr = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        config = DataConfig(scale=2, patch_size=8, flips=flips, rotations=rotations)
+        found = {
+            training_patches({"hr": hr}, np.random.default_rng(i), config)["hr"].tobytes()
+            for i in range(60)
+        }
+        assert len(found) == (2 if flips else 4 if rotations else 1)
+
+
+class TestLoader:
+    def test_batches(self, noise):
+        config = DataConfig(scale=4, patch_size=16)
+        with make_loader(noise, config, batch_size=8, seed=0) as loader:
+            batch = next(loader)
+        assert set(batch) == {"hr", "lr"}
+        assert batch["hr"].shape == (8, 16, 16, 3) and batch["lr"].shape == (8, 4, 4, 3)
+        assert all(v.dtype == np.uint8 and v.flags.c_contiguous for v in batch.values())
+
+    def test_the_seed_decides(self, noise):
+        def first(seed):
+            with make_loader(noise, SMALL, batch_size=8, seed=seed) as loader:
+                return next(loader)["hr"].tobytes()
+
+        assert first(1) == first(1) and first(1) != first(2)
+
+    def test_successive_batches_and_passes_differ(self, noise):
+        config = DataConfig(scale=2, patch_size=8)
+        with make_loader(noise, config, batch_size=128, seed=0) as loader:
+            batches = [next(loader)["hr"].tobytes() for _ in range(9)]  # two passes
+        assert len(set(batches)) == 9
+
+    def test_same_batches_and_resumption_for_any_worker_count(self, folder):
+        config = DataConfig(
+            source="folder", train_dir=str(folder), patch_size=16, crops_per_image=2
+        )
+        source = make_source(config, "train")
+        with make_loader(source, config, batch_size=4, seed=3, workers=0) as loader:
+            wanted = [next(loader) for _ in range(7)]
+            end = json.loads(json.dumps(loader.get_state()))
+            after = next(loader)
+        with make_loader(source, config, batch_size=4, seed=3, workers=2) as loader:
+            found = [next(loader) for _ in range(3)]
+            middle = json.loads(json.dumps(loader.get_state()))
+            assert type(found[0]["hr"]) is np.ndarray
+            loader.set_state(end)
+            assert_equal(next(loader), after)
+        with make_loader(source, config, batch_size=4, seed=3) as loader:
+            loader.set_state(middle)
+            assert loader.get_state() == middle
+            found += [next(loader) for _ in range(4)]
+            assert loader.get_state() == end
+            loader.close()  # only stops reading ahead
+            assert_equal(next(loader), after)
+        for a, b in zip(wanted, found, strict=True):
+            assert_equal(a, b)
+
+    def test_refuses_states_of_other_batches(self, noise):
+        loader = make_loader(noise, SMALL, batch_size=8, seed=0)
+        state = loader.get_state()
+        for name in ("seed", "global_batch", "images"):
+            with pytest.raises(ValueError, match=f"{name} = 9"):
+                loader.set_state({**state, name: 9})
+        for bad in ({"step": 3}, {**state, "workers": 2}, b"3", None):
+            with pytest.raises(ValueError, match="has the fields"):
+                loader.set_state(bad)
+        for step in (-1, 1.5, True):
+            with pytest.raises(ValueError, match="step must be"):
+                loader.set_state({**state, "step": step})
+
+    def test_shares_are_disjoint_and_a_pass_is_complete(self):
+        count = 600  # more than MIN_VISITS: a pass shows every image once
+        source, shown = coloured(count), [[], []]
+        for index in range(2):
+            with make_loader(source, SMALL, batch_size=30, seed=5, shard=(index, 2)) as loader:
+                for _ in range(20):
+                    shown[index] += images_of(next(loader))
+        for first in (0, 300):
+            a, b = shown[0][first : first + 300], shown[1][first : first + 300]
+            assert sorted(a + b) == list(range(count))
+        assert shown[0][:300] != shown[0][300:]
+
+    def test_global_batches_do_not_depend_on_the_number_of_processes(self, noise):
+        def rows(count):
+            found = []
+            for index in range(count):
+                with make_loader(
+                    noise, SMALL, batch_size=12 // count, seed=5, shard=(index, count)
+                ) as loader:
+                    loader.set_state({**loader.get_state(), "step": 4})
+                    found += [patch.tobytes() for patch in next(loader)["lr"]]
+            return sorted(found)
+
+        assert rows(1) == rows(2) == rows(3)
+
+    def test_fewer_images_than_the_batch_and_the_processes(self):
+        source, seen = coloured(3), collections.Counter()
+        for index in range(4):
+            with make_loader(source, SMALL, batch_size=64, seed=0, shard=(index, 4)) as loader:
+                seen.update(images_of(next(loader)))
+        assert set(seen) == {0, 1, 2} and min(seen.values()) > 50  # of 85 expected
+
+    def test_crops_per_image(self):
+        config = DataConfig(scale=2, patch_size=4, crops_per_image=3)
+        with make_loader(coloured(600), config, batch_size=12, seed=0) as loader:
+            found = np.reshape(images_of(next(loader)), (4, 3))
+        assert len(set(found[:, 0])) == 4 and (found == found[:, :1]).all()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"batch_size": 0}, "batch_size = 0"),
+            ({"batch_size": 7}, "a multiple of crops_per_image = 2"),
+            ({"seed": -1}, "seed = -1"),
+            ({"seed": 2**32}, "seed = 4294967296"),
+            ({"shard": (2, 2)}, r"shard = \(2, 2\)"),
+            ({"workers": -1}, "workers = -1"),
+        ],
+    )
+    def test_refuses(self, noise, arguments, message):
+        config = DataConfig(scale=2, patch_size=4, crops_per_image=2)
+        with pytest.raises(ConfigError, match=message):
+            make_loader(noise, config, **{"batch_size": 8, "seed": 0, **arguments})
+
+
+class TestValidPairs:
+    def test_whole_images(self, noise):
+        pairs = valid_pairs(noise, SMALL)
+        assert [p["name"] for p in pairs] == ["image 0", "image 1", "image 2"]
+        np.testing.assert_array_equal(pairs[1]["hr"], noise.images[1][:32, :16])
+        np.testing.assert_array_equal(pairs[1]["lr"], degrade(noise.images[1], 2))
+
+    def test_cut_around_the_centre_to_a_multiple(self, noise):
+        pair = valid_pairs(noise, SMALL, multiple=3, count=1)[0]  # 10x12 LR pixels
+        np.testing.assert_array_equal(pair["hr"], noise.images[0][0:18])
+        np.testing.assert_array_equal(pair["lr"], degrade(noise.images[0], 2)[0:9])
+        pair = valid_pairs(noise, SMALL, multiple=2, count=1, crop=8)[0]
+        np.testing.assert_array_equal(pair["hr"], noise.images[0][6:14, 8:16])
+        np.testing.assert_array_equal(pair["lr"], degrade(noise.images[0], 2)[3:7, 4:8])
+
+    def test_count_spreads_over_the_source(self):
+        names = [p["name"] for p in valid_pairs(coloured(10), SMALL, count=3)]
+        assert names == ["image 0", "image 3", "image 6"]
+
+    def test_too_small(self, noise):
+        with pytest.raises(ConfigError, match=r"'image 1' \(32x16 pixels.*holds no 9x9"):
+            valid_pairs(noise, SMALL, multiple=9)
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])

@@ -1,0 +1,89 @@
+"""Hand-made files in torch.save's two layouts, honest and hostile, without torch."""
+
+import pickle
+import struct
+import zipfile
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+SYSTEM = {
+    "protocol_version": 1001,
+    "little_endian": True,
+    "type_sizes": {"short": 2, "int": 4, "long": 4},
+}
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def whole(value: int) -> bytes:
+    if -(2**31) <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def name(module: str, attribute: str) -> bytes:
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def sequence(*parts: bytes) -> bytes:
+    return b"(" + b"".join(parts) + b"t"
+
+
+def call(function: bytes, *arguments: bytes) -> bytes:
+    return function + sequence(*arguments) + b"R"
+
+
+def mapping(**items: bytes) -> bytes:
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+ORDERED = call(name("collections", "OrderedDict"))
+
+
+def ordered(**items: bytes) -> bytes:
+    """An OrderedDict with the attribute that state dicts carry."""
+    body = b"(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+    return ORDERED + body + mapping(_metadata=ORDERED) + b"b"
+
+
+def storage(key="0", kind="FloatStorage", count=6, legacy=False) -> bytes:
+    view = [b"N"] if legacy else []
+    parts = (text("storage"), name("torch", kind), text(key), text("cpu"), whole(count), *view)
+    return sequence(*parts) + b"Q"
+
+
+def tensor(shape=(2, 3), stride=(3, 1), offset=0, function="_rebuild_tensor_v2", **options):
+    return call(
+        name("torch._utils", function),
+        storage(**options),
+        whole(offset),
+        sequence(*map(whole, shape)),
+        sequence(*map(whole, stride)),
+        b"\x89",
+        ORDERED,
+    )
+
+
+def write_zip(path, tree: bytes, storages, *, order=b"little", top="archive", method=0, extra=()):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(f"{top}/data.pkl", b"\x80\x02" + tree + b".")
+        if order is not None:
+            archive.writestr(f"{top}/byteorder", order)
+        for key, data in storages.items():
+            archive.writestr(f"{top}/data/{key}", data)
+        archive.writestr(f"{top}/version", b"3\n")
+        for entry, data in extra:
+            archive.writestr(entry, data)
+    return path
+
+
+def write_legacy(path, tree: bytes, storages, *, item=4, system=SYSTEM, protocol=1001):
+    parts = [pickle.dumps(value, 2) for value in (LEGACY_MAGIC, protocol, system)]
+    parts += [b"\x80\x02" + tree + b".", pickle.dumps(list(storages), 2)]
+    for data in storages.values():
+        parts += [struct.pack("<q", len(data) // item), data]
+    path.write_bytes(b"".join(parts))
+    return path
