@@ -1,10 +1,7 @@
-"""Train a model.
+"""Train a model; run the same command again to resume.
 
-    python launch/train.py --config=configs/x.py[:variant] [--workdir=runs/x]
-        [--config.train.batch_size=4] [--config.train.phases.NAME.steps=100]
-
-Run the same command again to resume.  SIGTERM and SIGINT save and leave with status 143
-and 130.
+python launch/train.py --config=configs/x.py[:variant] [--workdir=runs/x]
+    [--config.train.batch_size=4] [--config.train.phases.NAME.steps=100]
 """
 
 import os
@@ -14,7 +11,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.io.images import ImageError
 from flowsr_jax.train.checkpoint import CheckpointError
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import Interrupted, TrainingDiverged, train_and_evaluate
@@ -24,13 +20,12 @@ from flowsr_jax.train.overrides import split_overrides
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, perhaps :variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a cluster.")
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str], overrides: dict) -> None:
     if len(argv) > 1:
         raise ConfigError(f"unknown argument {argv[1]!r}")
-    if _CONFIG.value is None:
-        raise ConfigError("--config=configs/x.py is missing")
     logging.set_verbosity(logging.FATAL)  # of orbax; what matters is reported by the loop
     if _DISTRIBUTED.value:
         initialize_distributed()
@@ -38,19 +33,25 @@ def main(argv: list[str], overrides: dict) -> None:
     train_and_evaluate(config, _WORKDIR.value or os.path.join("runs", config.name))
 
 
-def run(argv: list[str]) -> None:
-    """Call main; a user's mistake becomes one line on stderr."""
-    rest, overrides = split_overrides(argv)
-    sys.argv = rest  # config_flags looks there for overrides of its own
-    named = [a.partition("=")[2].partition(":")[0] for a in rest if a.startswith("--config=")]
-    if named and not os.path.isfile(named[0]):
-        sys.exit(f"error: --config={named[0]}: no such file")
+def parse(argv: list[str]) -> list[str]:
+    for file in (a.split("=")[1].split(":")[0] for a in argv if a.startswith("--config=")):
+        if not os.path.isfile(file):
+            sys.exit(f"error: --config={file}: no such file")
     try:
-        app.run(lambda args: main(args, overrides), argv=rest)
+        return flags.FLAGS(argv)
+    except flags.Error as error:  # config_flags puts a traceback before the reason
+        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+
+
+def run(argv: list[str]) -> None:
+    sys.argv, overrides = split_overrides(argv)  # config_flags looks there for its own
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # configs
+    try:
+        app.run(lambda args: main(args, overrides), argv=sys.argv, flags_parser=parse)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         raise
-    except (ConfigError, CheckpointError, ImageError, TrainingDiverged) as error:
+    except (ConfigError, CheckpointError, TrainingDiverged) as error:  # the user's: no traceback
         sys.exit(f"error: {error}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
+import functools
 import json
 import os
 import re
@@ -333,20 +335,72 @@ def test_images_that_are_not_finite_are_counted(pictures, values):
     report = evaluation.evaluate(params, FAMILY, [View("v", spoiled)], pairs, jax.random.key(0))
     assert [row["nonfinite"] for row in report.rows] == [0, 8] and report.bits_per_dim is None
     assert np.isfinite(report.rows[1]["psnr"])
+    row = report.rows[1]
+    assert report.score("auto") == row["psnr"] and report.score("ssim") == row["ssim"]
+    assert report.score("bits_per_dim") is None
+    assert dataclasses.replace(report, bits_per_dim=3.0).score("auto") == -3.0
+    assert dataclasses.replace(report, bits_per_dim=np.nan).score("auto") is None
+
+
+def test_validation_compiles_every_view_once_per_shape(pictures, values):
+    config = resolve(values)
+    pairs = valid_pairs(make_source(config.data, "valid"), config.data, count=2)
+    params = FAMILY.init(TinyConfig(), jax.random.key(0))
+    traces = []
+
+    def counted(params, lr, key):
+        traces.append(1)
+        return FAMILY.sample(params, lr, key)
+
+    @jax.jit
+    def shared(params, lr, key, *, temperature):
+        traces.append(1)
+        return temperature * FAMILY.sample(params, lr, key)
+
+    plain = [View("plain", counted, stochastic=True)]
+    parts = [View(str(t), functools.partial(shared, temperature=t)) for t in (0.5, 1.0)]
+    for views in (plain, parts):
+        for _ in range(2):
+            evaluation.evaluate(params, FAMILY, views, pairs, jax.random.key(0), 2)
+        assert len(traces) == 1
+        traces.clear()
+
+
+def test_the_metrics_file_takes_new_columns_and_drops_late_rows(tmp_path):
+    path = str(tmp_path / "metrics.csv")
+    file = MetricsFile(path)
+    for step, row in enumerate([{"loss": 1.0}, {"loss": 2.0, "x": 3.0}, {"y": 4.0}], start=1):
+        file.write({"step": step, "phase": "p", "phase_step": step, **row})
+    rows = rows_of(tmp_path)
+    assert [(r["step"], r["loss"], r["x"], r["y"]) for r in rows] == [
+        ("1", "1.0", "", ""),
+        ("2", "2.0", "3.0", ""),
+        ("3", "", "", "4.0"),
+    ]
+    with open(path, "a") as text:
+        text.write("2,p,2,5.0")  # cut short by a kill: the line has no end
+    MetricsFile(path, 2)
+    assert rows_of(tmp_path) == rows[:2]
+    MetricsFile(path, 0)
+    assert rows_of(tmp_path) == []
 
 
 def test_the_command_line_answers_mistakes_in_one_line(pictures, tmp_path):
     config = tmp_path / "tiny_run.py"
     config.write_text(
         "import ml_collections\n"
-        f"def get_config(arg=''):\n    return ml_collections.ConfigDict({run_values(pictures)!r})\n"
+        "def get_config(arg=''):\n"
+        "    if arg: raise ValueError('there is no variant ' + arg)\n"
+        f"    return ml_collections.ConfigDict({run_values(pictures)!r})\n"
     )
     for arguments, status, message in (
         ([f"--config={config}", "--config.train.batchsize=4"], 1, r"mean 'batch_size'"),
         ([f"--config={config}", "--config.train.phases.fti.steps=4"], 1, r"mean 'fit'"),
         ([f"--config={config}", "stray"], 1, r"unknown argument 'stray'"),
+        ([f"--config={config}:tny"], 1, r"there is no variant tny"),
+        ([f"--confg={config}"], 1, r"Unknown command line flag 'confg'"),
         (["--config=nowhere.py"], 1, r"nowhere\.py"),
-        ([], 1, r"--config=configs/x\.py is missing"),
+        ([], 1, r"--config must have a value"),
     ):
         code = (
             f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT / 'launch')!r}]\n"

@@ -39,17 +39,14 @@ def state_of(config, seed: int):
     return create(params, FAMILY.init_state(None), config.train.phases[0], config.train)
 
 
-def open_store(tmp_path, lines, keep=2, best="psnr"):
-    return Checkpoints(str(tmp_path / "checkpoints"), keep, best, lines.append)
+def open_store(tmp_path, lines, keep=2):
+    return Checkpoints(str(tmp_path / "checkpoints"), keep, lines.append)
 
 
-def fill(store, config, *steps: int, **scores: float):
+def fill(store, config, *steps: int, phase: int = 0, **scores: float):
     for step in steps:
-        score = scores.get(f"s{step}")
-        metrics = None if score is None else {"psnr": score}
-        assert store.save(
-            step, state_of(config, step), make_meta(config.to_dict(), 0, step, {}), metrics
-        )
+        meta = make_meta(config.to_dict(), phase, step, {})
+        assert store.save(step, state_of(config, step), meta, scores.get(f"s{step}"))
 
 
 def restored(store, config):
@@ -86,6 +83,12 @@ def test_the_newest_and_the_best_are_kept(tmp_path, config, lines):
         fill(store, config, 7, 8)
         store.wait()
         assert store.steps() == [6, 7, 8]
+        # A lower score of a later phase is better than any of an earlier one.
+        fill(store, config, 9, phase=1, s9=-7.0)
+        fill(store, config, 10, phase=1, s10=-8.0)
+        fill(store, config, 11, 12, phase=1)
+        store.wait()
+        assert store.steps() == [9, 11, 12]
 
 
 def test_a_step_that_exists_is_left_alone(tmp_path, config, lines):

@@ -92,8 +92,9 @@ class Scan(Bijector):
 
     def init(self, key, shape):
         require(self.step.output_shape(shape) == shape, "Scan: the step must keep the shape")
+        # A loop: vmap would batch the QR of the 1x1s, which can hang XLA's CPU backend.
         keys = jax.random.split(key, self.length)
-        return jax.vmap(lambda k: self.step.init(k, shape))(keys)
+        return stack_steps([self.step.init(k, shape) for k in keys])
 
     def step_params(self, params, k: int):
         """Parameters of step k (from 0), without the leading axis."""

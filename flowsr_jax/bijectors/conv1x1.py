@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu, solve_triangular
 
 from flowsr_jax.bijectors.base import Bijector, check_channels, constant_logdet
+from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import HIGHEST
 
 
@@ -18,7 +19,7 @@ def _apply(x, matrix):
 
 
 def _random_rotation(key, c):
-    q, r = jnp.linalg.qr(jax.random.normal(key, (c, c)))
+    q, r = jnp.linalg.qr(random.normal(key, (c, c)))
     return q * jnp.sign(jnp.diagonal(r))
 
 

@@ -80,12 +80,11 @@ class InvertibilityReport:
 
     @property
     def fault(self) -> LayerReport | None:
-        """The layer at fault: the first non-finite one, else the worst above the limit."""
+        """The first layer of the inverse pass that is not finite or exceeds the limit."""
         for layer in self.layers:
-            if not layer.finite:
+            if not (layer.finite and layer.round_trip <= self.limit):
                 return layer
-        worst = max(self.layers, key=lambda layer: layer.round_trip)
-        return worst if worst.round_trip > self.limit else None
+        return None
 
     @property
     def ok(self) -> bool:
@@ -127,7 +126,7 @@ def inspect_inverse(flow: Bijector, params, latents, cond, limit: float = 1e-3):
         target = (y, latents.pop()) if name.endswith(".split") else y
         x, _ = layer.inverse(p, target, layer_cond)
         again, _ = layer.forward(p, x, layer_cond)
-        errors, sizes = [], []
+        errors, sizes = [], [1.0]
         for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(target), strict=True):
             errors.append(float(jnp.max(jnp.abs(a - b))))
             sizes.append(float(jnp.max(jnp.abs(b))))
@@ -141,7 +140,7 @@ def inspect_inverse(flow: Bijector, params, latents, cond, limit: float = 1e-3):
                 smallest_scale=np.nan if scales is None else float(jnp.min(scales)),
                 largest_scale=np.nan if scales is None else float(jnp.max(scales)),
                 condition=condition,
-                round_trip=float(np.max(errors) / max(1.0, np.max(sizes))),
+                round_trip=max(errors) / max(sizes),
                 magnitude=float(jnp.max(jnp.abs(x))),
             )
         )

@@ -7,7 +7,8 @@ import numpy as np
 
 
 def _is_concrete(x) -> bool:
-    return not isinstance(x, jax.core.Tracer)
+    """The values can be looked at here and now."""
+    return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
 
 
 def check_image(name: str, x, channels: int = 3, margin: float = 0.25) -> None:
@@ -37,7 +38,8 @@ def check_image(name: str, x, channels: int = 3, margin: float = 0.25) -> None:
         hint = "; divide by 255" if x.dtype == np.uint8 else ""
         raise TypeError(f"{name} must be float in [0, 1], got dtype {x.dtype}{hint}")
     if _is_concrete(x):
-        low, high = (float(v) for v in (x.min(), x.max()))
+        with jax.ensure_compile_time_eval():  # a constant inside somebody's jit is concrete too
+            low, high = float(x.min()), float(x.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(f"{name} holds non-finite values")
         if low < -margin or high > 1.0 + margin:

@@ -15,6 +15,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d, matmul
 
 
@@ -65,15 +66,15 @@ class CouplingNet:
         kz, kc, k2 = jax.random.split(key, 3)
         params = {
             "actnorm1": {"bias": jnp.zeros(self.hidden), "logs": jnp.zeros(self.hidden)},
-            "w2": 0.05 * jax.random.normal(k2, (self.hidden, self.hidden)),
+            "w2": 0.05 * random.normal(k2, (self.hidden, self.hidden)),
             "actnorm2": {"bias": jnp.zeros(self.hidden), "logs": jnp.zeros(self.hidden)},
             "out": init_conv_zeros(self.hidden, co),
         }
         if ci:
-            params["w_x"] = 0.05 * jax.random.normal(kz, (3, 3, ci, self.hidden))
+            params["w_x"] = 0.05 * random.normal(kz, (3, 3, ci, self.hidden))
         if self.cond_channels:
             shape = (3, 3, self.cond_channels, self.hidden)
-            params["w_cond"] = 0.05 * jax.random.normal(kc, shape)
+            params["w_cond"] = 0.05 * random.normal(kc, shape)
         return params
 
     def prepare(self, params, cond):

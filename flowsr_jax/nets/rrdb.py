@@ -12,6 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d
 
 
@@ -25,13 +26,13 @@ def init_conv(key, kernel: int, ci: int, co: int, mode: str = "default", gain: f
     if mode == "zeros":
         return {"w": jnp.zeros(shape), "b": jnp.zeros(co)}
     if mode == "kaiming":
-        w = gain * math.sqrt(2.0 / fan_in) * jax.random.normal(key, shape)
+        w = gain * math.sqrt(2.0 / fan_in) * random.normal(key, shape)
         return {"w": w, "b": jnp.zeros(co)}
     kw, kb = jax.random.split(key)
     bound = 1.0 / math.sqrt(fan_in)
     return {
-        "w": jax.random.uniform(kw, shape, minval=-bound, maxval=bound),
-        "b": jax.random.uniform(kb, (co,), minval=-bound, maxval=bound),
+        "w": random.uniform(kw, shape, bound),
+        "b": random.uniform(kb, (co,), bound),
     }
 
 

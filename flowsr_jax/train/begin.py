@@ -13,7 +13,7 @@ from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.io import weights
 from flowsr_jax.models.base import Params
 from flowsr_jax.train.config import PhaseConfig
-from flowsr_jax.train.mesh import state_sharding
+from flowsr_jax.train.mesh import place, state_sharding
 from flowsr_jax.train.resume import check_resumable
 from flowsr_jax.train.state import TrainState, create
 from flowsr_jax.train.step import to_float
@@ -33,14 +33,13 @@ def begin_phase(run: Run, index: int, state: TrainState | None) -> tuple[TrainSt
     """
     train, phase = run.config.train, run.config.train.phases[index]
     if state is None:
-        make = functools.partial(_initial, run)
-        shardings = state_sharding(run.mesh, jax.eval_shape(make, run.key(0)))
-        params, model_state = jax.jit(make, out_shardings=shardings)(run.key(0))
+        # Not one jitted program: initial values are hundreds of small draws, which would
+        # take longer to compile than to make.
+        params, model_state = place(run.mesh, jax.device_get(_initial(run, run.key(0))))
     else:
         params, model_state = state.weights, state.model_state
     if phase.init_from:
-        params = take_over(params, phase)
-        params = jax.device_put(params, state_sharding(run.mesh, params))
+        params = place(run.mesh, take_over(params, phase))
     batch = None
     if phase.init_from_data:
         batch = run.next_batch()
@@ -85,7 +84,7 @@ def restore(run: Run) -> tuple[TrainState | None, int]:
 
 
 def take_over(params: Params, phase: PhaseConfig) -> Params:
-    """Return `params` with groups of the model in the folder `phase.init_from`.
+    """Return `params` with groups (as NumPy arrays) of the model in `phase.init_from`.
 
     Raises:
       ConfigError: no such folder, no such group, or arrays of other shapes.
@@ -103,7 +102,7 @@ def take_over(params: Params, phase: PhaseConfig) -> Params:
             if name not in groups:
                 raise ConfigError(f"{where}: {side} has no group {name!r}{nearest(name, groups)}")
         _check_same_shapes(f"{where}, group {name!r}", source[name], params[name])
-    return params.replace(**{name: source[name] for name in names})
+    return params.replace(**{name: jax.device_get(source[name]) for name in names})
 
 
 def _check_same_shapes(where: str, found: Any, wanted: Any) -> None:

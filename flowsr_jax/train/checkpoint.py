@@ -17,12 +17,10 @@ from typing import Any
 import jax
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.train.config import BEST
 from flowsr_jax.train.state import TrainState
 
 # Part of the names that orbax gives to what is not yet complete.
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
-LOWER_IS_BETTER = ("bits_per_dim",)
 
 
 class CheckpointError(RuntimeError):
@@ -34,14 +32,11 @@ class Checkpoints:
 
     Args:
       folder: where they lie (made if absent).
-      keep: how many of the newest are kept.
-      best: name of the validation metric whose best checkpoint is kept besides.
+      keep: how many of the newest are kept; the one of the best score is kept besides.
       report: called with a line of text about anything out of the ordinary.
     """
 
-    def __init__(
-        self, folder: str, keep: int, best: str = BEST[0], report: Callable[[str], None] = print
-    ):
+    def __init__(self, folder: str, keep: int, report: Callable[[str], None] = print):
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
@@ -49,8 +44,8 @@ class Checkpoints:
         self._folder = os.path.abspath(folder)
         newest = policies.LatestN(keep)
         best_one = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[best],
-            reverse=best in LOWER_IS_BETTER,
+            # Scores of different phases mean different things: the later phase is better.
+            get_metric_fn=lambda metrics: (metrics["phase"], metrics["score"]),
             n=1,
             keep_checkpoints_without_metrics=False,
         )
@@ -81,7 +76,7 @@ class Checkpoints:
         step: int,
         state: TrainState,
         meta: dict[str, Any],
-        metrics: dict[str, float] | None = None,
+        score: float | None = None,
     ) -> bool:
         """Begin to save; return False (after a report) if that cannot be done.
 
@@ -89,7 +84,7 @@ class Checkpoints:
           step: number of the checkpoint; one that exists is left as it is.
           state: the arrays; may be donated as soon as this returns.
           meta: JSON-ready record, see `make_meta`.
-          metrics: validation numbers that choose the best checkpoint.
+          score: ranks this checkpoint among those of its phase; higher is better.
         """
         self.wait()
         if step in self._manager.all_steps():
@@ -98,6 +93,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_flat(state)), meta=ocp.args.JsonSave(meta)
         )
+        metrics = None if score is None else {"phase": meta["phase"], "score": score}
         try:
             saved = self._manager.save(step, args=items, metrics=metrics)
         except Exception as error:

@@ -19,7 +19,7 @@ from flowsr_jax.train.overrides import override, plain
 
 OPTIMIZERS = ("adam", "adamw", "adamax", "adamax_glow", "sgd")
 SCHEDULES = ("constant", "halve_at", "cosine", "cosine_restart")
-BEST = ("psnr", "ssim", "lr_psnr", "bits_per_dim")
+BEST = ("auto", "psnr", "ssim", "lr_psnr", "bits_per_dim")
 
 
 def steps_of(value: int | float, steps: int) -> int:
@@ -150,7 +150,9 @@ class TrainConfig:
       accumulate: micro-batches that one step is computed in (saves memory).
       log_every, valid_every, checkpoint_every: in steps; valid_every 0 validates only
         at the end of each phase.
-      keep: newest checkpoints kept; the best by the `best` metric is kept besides.
+      keep: newest checkpoints kept; the best one of the newest validated phase is kept
+        besides.  best: what ranks them: a column of the first view, or bits_per_dim;
+        "auto" takes bits_per_dim where the model has it, else psnr.
       max_skipped, max_skipped_total: consecutive and total steps with a non-finite
         loss or gradient (skipped) after which the run stops.
       mesh_data, mesh_fsdp: device mesh; -1 takes all devices.
@@ -171,7 +173,7 @@ class TrainConfig:
     valid_every: int = 0
     checkpoint_every: int = 1000
     keep: int = 2
-    best: str = "psnr"
+    best: str = "auto"
     max_skipped: int = 20
     max_skipped_total: int = 1000
     mesh_data: int = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -53,11 +54,20 @@ class Report:
             found["valid/bits_per_dim"] = self.bits_per_dim
         return found
 
-    def best(self) -> dict[str, float]:
-        """Return the finite numbers of the first view, which rank checkpoints."""
-        found = {c: self.rows[1][c] for c in COLUMNS[:3]} if len(self.rows) > 1 else {}
-        found["bits_per_dim"] = self.bits_per_dim
-        return {k: float(v) for k, v in found.items() if v is not None and math.isfinite(v)}
+    def score(self, best: str) -> float | None:
+        """Return what ranks checkpoints, higher is better; None if there is no finite one.
+
+        Args:
+          best: a column of the first view, "bits_per_dim", or "auto" (bits_per_dim where
+            there is one, else psnr).
+        """
+        bits = self.bits_per_dim
+        if best == "bits_per_dim" or (best == "auto" and bits is not None):
+            value = None if bits is None else -bits
+        else:
+            column = "psnr" if best == "auto" else best
+            value = self.rows[1][column] if len(self.rows) > 1 else None
+        return value if value is not None and math.isfinite(value) else None
 
 
 def evaluate(
@@ -101,7 +111,7 @@ def evaluate(
         images = {"bicubic": [imresize(pair["lr"], scale)]}
         broken = dict.fromkeys(["bicubic", *counts], 0)
         for view in views:
-            sample, images[view.name] = jax.jit(view.sample), []
+            sample, images[view.name] = _compiled(view.sample), []
             for draw in range(counts[view.name]):
                 found = np.asarray(sample(params, lr, jax.random.fold_in(image_key, draw)))[0]
                 finite = np.isfinite(found)
@@ -138,6 +148,15 @@ def write_report(report: Report, workdir: str, about: Mapping[str, Any]) -> None
     images = report.rows[0]["images"]
     lines += ["", f"Means over {images} images (RGB, 8 bits, no border cut) and over draws."]
     _replace(os.path.join(workdir, "result.md"), "\n".join(lines) + "\n")
+
+
+def _compiled(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Return the function under jit, where it is not (a partial of) a jitted one.
+
+    Views that differ in a traced argument, such as the temperature, thus share a program.
+    """
+    inner = sample.func if isinstance(sample, functools.partial) else sample
+    return sample if hasattr(inner, "lower") else jax.jit(sample)
 
 
 def _measure(images: list[np.ndarray], pair: Pair, scale: int, several: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from flowsr_jax.data import make_loader, make_source, valid_pairs
@@ -52,8 +53,8 @@ class Run:
 
     def key(self, purpose: int, index: int = 0) -> jax.Array:
         """Return the random key of a purpose: 0 weights, 1 data init, 2 steps, 3 validation."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), purpose)
-        return jax.device_put(jax.random.fold_in(key, index), meshes.replicated(self.mesh))
+        make = jax.jit(_key, out_shardings=meshes.replicated(self.mesh))
+        return make(np.uint32(self.config.seed), purpose, index)
 
     def next_batch(self) -> dict[str, jax.Array]:
         """Return the next global batch, on the devices."""
@@ -62,6 +63,10 @@ class Run:
     def path(self, *names: str) -> str:
         """Return a path in the workdir."""
         return os.path.join(self.workdir, *names)
+
+
+def _key(seed: jax.Array, purpose: int, index: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
 
 
 def train_and_evaluate(config: Config, workdir: str) -> Params:
@@ -103,7 +108,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
     with (
         StopRequest() as request,
         Progress(workdir, train.batch_size, train.tensorboard, active=first) as progress,
-        Checkpoints(folder, train.keep, train.best, progress.message) as store,
+        Checkpoints(folder, train.keep, progress.message) as store,
         make_loader(
             make_source(config.data, "train"),
             config.data,
@@ -221,7 +226,8 @@ def save_checkpoint(
         run.progress.message(f"step {number}: not saved, the last {skipped} steps were skipped")
         return
     meta = make_meta(run.config.to_dict(), index, step, run.loader.get_state())
-    run.store.save(number, state, meta, report.best() if report else None)
+    score = report.score(run.config.train.best) if report else None
+    run.store.save(number, state, meta, score)
 
 
 def export(run: Run, state: TrainState) -> Params:

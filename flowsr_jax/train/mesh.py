@@ -100,7 +100,16 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
+def place(mesh: Mesh, tree: Any) -> Any:
+    """Lay out a state of arrays on the mesh and NumPy arrays (equal in all processes)."""
+    # jit and not device_put, which knows only the devices of its own process.
+    return jax.jit(_same, out_shardings=state_sharding(mesh, tree))(tree)
+
+
 def gather(mesh: Mesh, tree: Any) -> Any:
     """Return host copies of arrays on the mesh; all processes must call it."""
-    shardings = jax.tree.map(lambda _: replicated(mesh), tree)
-    return jax.device_get(jax.jit(lambda t: t, out_shardings=shardings)(tree))
+    return jax.device_get(jax.jit(_same, out_shardings=replicated(mesh))(tree))
+
+
+def _same(tree: Any) -> Any:
+    return tree

@@ -30,7 +30,8 @@ class StopRequest:
     """A context in which the first SIGTERM or SIGINT only raises the flag.
 
     The second one acts as it did before.  Outside the main thread, where Python allows no
-    handlers, the flag stays down.
+    handlers, the flag stays down.  With several processes SIGTERM is left to jax's
+    preemption service, see `agreed`.
     """
 
     def __init__(self):
@@ -38,7 +39,8 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        if main and jax.process_count() == 1:
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
         return self

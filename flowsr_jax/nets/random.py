@@ -1,0 +1,41 @@
+"""Random initial values that compile in few programs.
+
+Every distinct shape of jax.random.normal is a program of its own, and a model has
+dozens of shapes.  Drawing a power of two of values and cutting the shape out of it
+leaves a handful: initialising a model takes a second instead of half a minute.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+
+
+def normal(key, shape):
+    """Standard normal values of `shape`, float32."""
+    return _cut(_normal(key, _size(shape)), shape)
+
+
+def uniform(key, shape, bound: float = 1.0):
+    """Values uniform in (-bound, bound) of `shape`, float32."""
+    return bound * _cut(_uniform(key, _size(shape)), shape)
+
+
+def _size(shape) -> int:
+    return max(1024, 1 << (math.prod(shape) - 1).bit_length())
+
+
+def _cut(values, shape):
+    return values[: math.prod(shape)].reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _normal(key, size):
+    return jax.random.normal(key, (size,))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _uniform(key, size):
+    return jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Set up an environment and pass the tests.
+#   bash launch/test.sh                 # lint and all but the slow tests
+#   bash launch/test.sh --runslow       # everything
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/env.sh
+make_env requirements-dev.txt
+export JAX_PLATFORMS=cpu
+ruff check .
+python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
