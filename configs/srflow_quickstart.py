@@ -42,11 +42,10 @@ def get_config(arg: str = "") -> ConfigDict:
         "temperature": 0.8,
         "compute": compute,
     }
-    config.data = {"source": "embedded", "scale": 4, "patch_size": 96}
+    config.data = {"source": "embedded", "scale": 4, "patch_size": 80}
     config.train = {
         "batch_size": 8,
         "ema_decay": 0.997,
-        "clip_norm": 1.0,
         "log_every": 50,
         "valid_every": 0,
         "checkpoint_every": 300,
@@ -57,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "name": "encoder",
                 "loss": "l1",
                 "steps": 900,
-                "groups": [_group("encoder", 5e-3, 50)],
+                "groups": [_group("encoder", 3e-3, 100, clip_norm=0.1)],
             },
             {
                 "name": "flow",
@@ -72,13 +71,13 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _group(name: str, lr: float, warmup: int) -> dict:
-    betas = (0.9, 0.99)
+def _group(name: str, lr: float, warmup: int, clip_norm: float = 1.0) -> dict:
     return {
         "name": name,
         "lr": lr,
-        "betas": betas,
+        "betas": (0.9, 0.99),
         "schedule": "cosine",
         "warmup_steps": warmup,
         "final_lr": 1e-5,
+        "clip_norm": clip_norm,
     }

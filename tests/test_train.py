@@ -108,7 +108,7 @@ def test_the_table_is_what_the_metrics_say(straight, pictures):
     table = json.loads((workdir / "result.json").read_text())
     rows = {row["view"]: row for row in table["rows"]}
     assert list(rows) == ["bicubic", "mean", "draw"] and table["step"] == 8
-    expected, bicubic, bits = [], [], []
+    expected, bicubic, bits, gaussian = [], [], [], []
     for name in ("000.png", "001.png"):
         hr = np.asarray(Image.open(pictures / "valid" / name))
         lr = imresize(hr, 1 / 2)
@@ -116,11 +116,14 @@ def test_the_table_is_what_the_metrics_say(straight, pictures):
         x = lr[None].astype(np.float32) / 255
         image = np.asarray(FAMILY.views(None, "mse")[0].sample(params, x, None))[0]
         expected.append(psnr(to_uint8(image), hr))
+        mse = np.mean((255.0 * image - hr) ** 2)
+        gaussian.append(0.5 * np.log2(2 * np.pi * np.e * mse))
         (z,), log_prob = FAMILY.encode(params, hr[None].astype(np.float32) / 255, x)
         bits.append(-float(log_prob[0]) / (np.log(2) * z.size) + np.log2(255))
     assert rows["mean"]["psnr"] == pytest.approx(np.mean(expected), abs=1e-3)
     assert rows["bicubic"]["psnr"] == pytest.approx(np.mean(bicubic), abs=1e-6)
     assert table["bits_per_dim"] == pytest.approx(np.mean(bits), abs=1e-4)
+    assert table["gaussian_bits_per_dim"] == pytest.approx(np.mean(gaussian), abs=1e-4)
     # 0.05 of noise, two draws: the mean deviation of a pair is 0.05 * 255 / sqrt(pi).
     assert rows["draw"]["diversity"] == pytest.approx(7.2, rel=0.2)
     assert rows["mean"]["diversity"] is None and rows["draw"]["draws"] == 2
