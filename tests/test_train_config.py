@@ -73,12 +73,12 @@ def test_a_phase_must_train_something_from_its_beginning(values):
 def test_overrides_come_from_the_command_line(values):
     argv = ["x.py", "--config=a.py:tiny", "--config.train.batch_size=4", "--workdir=w"]
     argv += ["--config.train.phases.fit.groups[1].lr=1e-4", "--config.train.clip_norm=None"]
-    argv += ["--config.train.tensorboard", "--config.name=long one"]
+    argv += ["--config.train.tensorboard=False", "--config.name=long one"]
     rest, overrides = split_overrides(argv)
     assert rest == ["x.py", "--config=a.py:tiny", "--workdir=w"]
     config = resolve(values, overrides)
     assert config.train.batch_size == 4 and config.train.phases[0].groups[1].lr == 1e-4
-    assert config.train.clip_norm is None and config.train.tensorboard
+    assert config.train.clip_norm is None and config.train.tensorboard is False
     assert config.name == "long one"
 
 

@@ -74,8 +74,7 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute()):
 
 def matmul(x, w):
     """x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
-    y = jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=jnp.float32)
-    return y
+    return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=jnp.float32)
 
 
 def _conv_xla(x, kernel):
@@ -90,53 +89,32 @@ def _conv_xla(x, kernel):
     )
 
 
-def _shifts(kernel):
-    kh, kw = kernel.shape[:2]
-    return [(i, j) for i in range(kh) for j in range(kw)], kh // 2, kw // 2
-
-
-def _conv_shifted_sum(x, kernel):
-    """One matrix product towards all taps, then shifted adds (narrow outputs)."""
-    b, h, w, ci = x.shape
-    taps, ph, pw = _shifts(kernel)
-    co = kernel.shape[-1]
-    wide = kernel.reshape(len(taps), ci, co).transpose(1, 0, 2).reshape(ci, len(taps) * co)
-    products = matmul(x, wide)
-    products = jnp.pad(products, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-    total = 0.0
-    for t, (i, j) in enumerate(taps):
-        total = total + lax.slice(products, (0, i, j, t * co), (b, i + h, j + w, (t + 1) * co))
-    return total
-
-
 def _flip(kernel):
     return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
 @jax.custom_vjp
 def _conv_gemm(x, kernel):
-    return _conv_forward(x, kernel)
-
-
-def _conv_forward(x, kernel):
     return _conv_xla(x, kernel)
 
 
 def _conv_gemm_fwd(x, kernel):
-    return _conv_forward(x, kernel), (x, kernel)
+    return _conv_xla(x, kernel), (x, kernel)
 
 
 def _conv_gemm_bwd(residuals, g):
     x, kernel = residuals
-    dx = _conv_forward(g.astype(x.dtype), _flip(kernel))
-    return dx.astype(x.dtype), _kernel_gradient(x, g.astype(x.dtype), kernel).astype(kernel.dtype)
+    g = g.astype(x.dtype)
+    dx = _conv_xla(g, _flip(kernel))
+    return dx.astype(x.dtype), _kernel_gradient(x, g, kernel).astype(kernel.dtype)
 
 
 def _kernel_gradient(x, g, kernel):
     """sum over positions of x (shifted) times g, as one matrix product."""
     b, h, w, ci = x.shape
-    taps, ph, pw = _shifts(kernel)
-    co = kernel.shape[-1]
+    kh, kw, _, co = kernel.shape
+    taps = [(i, j) for i in range(kh) for j in range(kw)]
+    ph, pw = kh // 2, kw // 2
     shift_x = ci <= co
     source = x if shift_x else g
     padded = jnp.pad(source, ((0, 0), (ph, ph), (pw, pw), (0, 0)))

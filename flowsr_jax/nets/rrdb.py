@@ -12,6 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.math.resize import imresize
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d
 
@@ -142,8 +143,6 @@ def head(params, features, lr, config, compute: Compute):
         y = leaky_relu(apply_conv(params["hr_conv"], features[config.scale], compute))
         image = apply_conv(params["conv_last"], y, compute)
     if config.residual:
-        from flowsr_jax.math.resize import imresize
-
         image = image + imresize(lr, config.scale)
     return image
 

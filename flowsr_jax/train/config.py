@@ -161,7 +161,7 @@ class TrainConfig:
         sheet_images: rows of the picture sheet.
       compilation_cache: folder of compiled programs; "auto" puts it beside the
         workdir; None leaves jax's setting.
-      tensorboard: write event files too (needs tensorboardX).
+      tensorboard: write event files too, where tensorboardX is installed.
     """
 
     batch_size: int
@@ -183,7 +183,7 @@ class TrainConfig:
     valid_draws: int = 3
     sheet_images: int = 4
     compilation_cache: str | None = "auto"
-    tensorboard: bool = False
+    tensorboard: bool = True
 
     def __post_init__(self):
         for field in ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
