@@ -16,6 +16,7 @@ accident (no noise, encoder trained from step 1, 2.5e-4 at 4x), which is
     --config.train.phases.flow.loss_options.noise=none
     --config.train.phases.flow.groups.encoder.from_step=0
     --config.train.phases.flow.groups.flow.lr=2.5e-4
+    --config.train.phases.flow.groups.encoder.lr=2.5e-4
 """
 
 from ml_collections import ConfigDict

@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
             {
                 "name": "flow",
                 "loss": "nll",
-                "steps": 1000,
+                "steps": 800,
                 "loss_options": {"noise": "gaussian", "sigma": 1.0},
                 "init_from_data": True,
                 "groups": [_group("flow", 2e-3, 100)],
