@@ -1,0 +1,103 @@
+"""Every config resolves; the smoke variant trains, and survives kill -9 unchanged."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flowsr_jax
+from flowsr_jax.models import get_family
+from flowsr_jax.train.config import resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIANTS = {
+    "srflow_div2k": ("", "8x", "flow", "smoke"),
+    "srflow_celeba": ("", "smoke"),
+    "rrdb_div2k": ("", "8x", "smoke"),
+    "srflow_quickstart": ("",),
+}
+
+
+def test_every_config_is_listed():
+    names = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"common"}
+    assert names == set(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [(n, v) for n, variants in VARIANTS.items() for v in variants]
+)
+def test_config_resolves_and_its_model_can_be_built(name, variant):
+    module = importlib.import_module(f"configs.{name}")
+    config = resolve(module.get_config(variant))
+    family = get_family(config.model.family)
+    shapes = jax.eval_shape(lambda key: family.init(config.model, key), jax.random.key(0))
+    groups = {g.name for phase in config.train.phases for g in phase.groups}
+    assert groups <= set(shapes)
+    assert config.data.scale == config.model.scale
+    with pytest.raises(ValueError, match="variant"):
+        module.get_config("no-such-variant")
+
+
+def test_published_sizes():
+    config = resolve(importlib.import_module("configs.srflow_div2k").get_config("")).model
+    shapes = jax.eval_shape(lambda key: get_family("srflow").init(config, key), jax.random.key(0))
+    unused = 276_576  # flowUpsamplerNet.f of the released files
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 39_541_811 - unused
+
+
+def train(workdir, *flags, **kwargs):
+    command = [sys.executable, "launch/train.py", "--config=configs/srflow_div2k.py:smoke"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+def test_smoke_trains_validates_and_loads(tmp_path):
+    process = train(tmp_path / "run")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    table = json.loads((tmp_path / "run" / "result.json").read_text())
+    views = [row["view"] for row in table["rows"]]
+    assert views == ["bicubic", "RRDB", "T=0", "T=0.5", "T=0.8"]
+    assert np.isfinite(table["bits_per_dim"]) and np.isfinite(table["gaussian_bits_per_dim"])
+    assert len(list((tmp_path / "run" / "sheets").glob("*.png"))) == 2
+    params = flowsr_jax.load(tmp_path / "run")
+    lr = jnp.full((1, 6, 4, 3), 0.5)
+    assert flowsr_jax.sample(params, lr, jax.random.key(0)).shape == (1, 24, 16, 3)
+
+
+@pytest.mark.slow
+def test_kill_and_resume_gives_the_same_parameters(tmp_path):
+    straight = train(tmp_path / "straight")
+    assert straight.wait() == 0
+    killed = train(tmp_path / "killed", start_new_session=True)
+    deadline = time.monotonic() + 600
+    while not (tmp_path / "killed" / "checkpoints" / "8").is_dir():
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "result.json").read_text().count('"phase": "flow"')
+    resumed = train(tmp_path / "killed")
+    output, _ = resumed.communicate()
+    assert resumed.returncode == 0, output
+    a, b = (flowsr_jax.load(tmp_path / name) for name in ("straight", "killed"))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
