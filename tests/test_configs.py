@@ -89,7 +89,7 @@ def test_kill_and_resume_gives_the_same_parameters(tmp_path):
     assert straight.wait() == 0
     killed = train(tmp_path / "killed", start_new_session=True)
     deadline = time.monotonic() + 600
-    while not (tmp_path / "killed" / "checkpoints" / "8").is_dir():
+    while not (tmp_path / "killed" / "checkpoints" / "10").is_dir():
         assert killed.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
