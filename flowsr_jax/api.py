@@ -8,7 +8,6 @@ channels last; results are not clipped: `jnp.clip(sr, 0, 1)` is the caller's cho
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.io import torch_file, weights
+from flowsr_jax.math import gaussian
 from flowsr_jax.models import Params, families, family_of, get_family, verb
 from flowsr_jax.models.inputs import check_key, check_pair, check_temperature
 
@@ -172,7 +172,7 @@ def bits_per_dim(params: Params, hr, lr, key=None) -> jax.Array:
         hr = hr + (jax.random.uniform(key, hr.shape) - 0.5) / 255.0
     _, log_prob = encode_fn(params, hr, jnp.asarray(lr, jnp.float32))
     dims = hr.shape[1] * hr.shape[2] * hr.shape[3]
-    return -log_prob / (math.log(2.0) * dims) + math.log2(255.0)
+    return gaussian.bits_per_dim(log_prob, dims)
 
 
 def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit: float = 1e-3):

@@ -14,6 +14,15 @@ def sum_event(x):
     return jnp.sum(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 
 
+def bits_per_dim(log_prob, dims: int):
+    """Bits per dimension of 8-bit images from a density on [0,1]-valued images.
+
+    -log_prob / (ln 2 * dims) + log2(255): the density times the volume of an 8-bit
+    cell, 1/255 per value.  log_prob [...] in nats; dims = H * W * C.
+    """
+    return -log_prob / (math.log(2.0) * dims) + math.log2(255.0)
+
+
 def standard_normal_log_prob(z):
     """log N(z; 0, 1): [B, ...] -> [B]."""
     return sum_event(-0.5 * (jnp.square(z) + LOG_2PI))

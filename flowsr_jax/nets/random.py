@@ -2,7 +2,7 @@
 
 Every distinct shape of jax.random.normal is a program of its own, and a model has
 dozens of shapes.  Drawing a power of two of values and cutting the shape out of it
-leaves a handful: initialising a model takes a second instead of half a minute.
+leaves a handful: initialising a model takes seconds instead of half a minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def normal(key, shape):
 
 
 def uniform(key, shape, bound: float = 1.0):
-    """Values uniform in (-bound, bound) of `shape`, float32."""
+    """Values uniform in [-bound, bound) of `shape`, float32."""
     return bound * _cut(_uniform(key, _size(shape)), shape)
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.math.gaussian import bits_per_dim
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import diversity_std, lr_psnr, psnr, ssim, to_uint8
 from flowsr_jax.models.base import Family, Params, View
@@ -196,7 +197,7 @@ def _bits(family: Family, params: Params, pair: Pair, lr: np.ndarray) -> float:
     """Bits per dimension of the 8-bit image: the density on [0,1], refined to levels."""
     hr = np.asarray(pair["hr"], np.float32)[None] / 255
     _, log_prob = jax.jit(family.encode)(params, hr, lr)
-    return float(-np.asarray(log_prob)[0] / (math.log(2) * hr.size) + math.log2(255))
+    return float(bits_per_dim(np.asarray(log_prob)[0], hr.size))
 
 
 def _gaussian_bits(estimate: np.ndarray, hr: np.ndarray) -> float:
