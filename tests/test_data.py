@@ -24,6 +24,7 @@ from flowsr_jax.data import (
 from flowsr_jax.data.transforms import (
     crop_lr,
     degrade,
+    random_color_permutation,
     random_crop,
     random_flip,
     random_rotation,
@@ -273,6 +274,18 @@ class TestTransforms:
         lr = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
         found = {random_rotation({"lr": lr}, (0, 90), rng)["lr"].tobytes() for _ in range(50)}
         assert found == {lr.tobytes(), np.rot90(lr).tobytes()}
+
+    def test_colour_permutations_move_channels_together(self):
+        rng = np.random.default_rng(0)
+        hr = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+        pair = {"hr": hr, "lr": degrade(hr, 2)}
+        found = set()
+        for _ in range(60):
+            out = random_color_permutation(pair, rng)
+            np.testing.assert_array_equal(out["lr"], degrade(out["hr"], 2))
+            np.testing.assert_array_equal(np.sort(out["hr"], axis=-1), hr)
+            found.add(tuple(out["hr"][0, 0]))
+        assert len(found) == 6
 
     @pytest.mark.parametrize(("flips", "rotations"), [(False, False), (True, False), (False, True)])
     def test_options_turn_augmentations_off(self, rng, flips, rotations):

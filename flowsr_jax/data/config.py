@@ -23,6 +23,8 @@ class DataConfig:
       flips: mirror half of the patches left to right.
       rotations: rotate each patch by one of `angles`, drawn uniformly.
       angles: counter-clockwise degrees; SRFlow's released code draws from (0, 90, 270).
+      color_permutations: give each patch one of the six orders of its colour channels,
+        drawn uniformly; for training sets with few colours.
       crops_per_image: patches cut from an image each time it is read.  They come in the
         same batch, whose size it must divide; more than 1 spares decoding large files.
       workers: processes that prepare batches; 0 uses one thread of this process.  Does not
@@ -39,6 +41,7 @@ class DataConfig:
     flips: bool = True
     rotations: bool = True
     angles: tuple[int, ...] = ANGLES
+    color_permutations: bool = False
     crops_per_image: int = 1
     workers: int = 0
     cache_mib: int = 1024

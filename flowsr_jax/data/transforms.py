@@ -88,6 +88,12 @@ def random_rotation(pair: Pair, angles: Sequence[int], rng: np.random.Generator)
     return {k: np.rot90(v, turns) for k, v in pair.items()}
 
 
+def random_color_permutation(pair: Pair, rng: np.random.Generator) -> Pair:
+    """Give both images the same one of the six orders of the colour channels."""
+    order = rng.permutation(3)
+    return {k: v[..., order] for k, v in pair.items()}
+
+
 def training_patches(
     example: dict[str, np.ndarray], rng: np.random.Generator, config: DataConfig
 ) -> Pair:
@@ -108,5 +114,7 @@ def training_patches(
             pair = random_flip(pair, rng)
         if config.rotations:
             pair = random_rotation(pair, config.angles, rng)
+        if config.color_permutations:
+            pair = random_color_permutation(pair, rng)
         pairs.append(pair)
     return {k: np.stack([pair[k] for pair in pairs]) for k in pairs[0]}
