@@ -57,6 +57,34 @@ def test_round_trip(tmp_path, params):
     assert {"net/block0/kernel", "out/gain", "out/steps"} < names
 
 
+@pytest.mark.parametrize("storage", weights.STORAGE)
+def test_half_precision_storage(tmp_path, params, storage):
+    weights.save(params, tmp_path / "full")
+    weights.save(params, tmp_path / "half", storage=storage)
+    out = weights.load(tmp_path / "half")
+    for x, y in zip(jax.tree.leaves(out), jax.tree.leaves(params), strict=True):
+        assert x.dtype == y.dtype
+        rounded = y.astype(storage).astype(y.dtype) if y.dtype == jnp.float32 else y
+        np.testing.assert_array_equal(x, rounded)
+    sizes = [(tmp_path / d / "params.safetensors").stat().st_size for d in ("half", "full")]
+    assert sizes[0] < sizes[1]
+
+
+def test_values_beyond_the_storage(tmp_path, params):
+    large = jax.tree.map(lambda x: x * 1e6 if x.dtype == jnp.float32 else x, params)
+    with pytest.raises(ValueError, match="values up to .* do not fit float16"):
+        weights.save(large, tmp_path / "m", storage="float16")
+    with pytest.raises(ConfigError, match="storage"):
+        weights.save(params, tmp_path / "m", storage="int4")
+    assert not (tmp_path / "m").exists()
+
+
+def test_name_of_no_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nor a model of the package .demo"):
+        weights.load("demos")
+
+
 def test_bfloat16_is_kept(tmp_path, params):
     low = params.replace(net=jax.tree.map(lambda x: x.astype(jnp.bfloat16), params["net"]))
     weights.save(low, tmp_path)

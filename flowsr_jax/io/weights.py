@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from flowsr_jax.config import from_dict, to_dict
+from flowsr_jax.config import choice, from_dict, to_dict
 from flowsr_jax.io.atomic import atomic_write
 from flowsr_jax.io.torch_file import WeightsFileError
 from flowsr_jax.models.base import Params, get_family
@@ -31,11 +31,17 @@ FORMAT = 1
 TENSORS = "params.safetensors"
 CONFIG = "config.json"
 RECORD = "flowsr_jax"  # key of the record in the header of the tensor file
+STORAGE = ("float16", "bfloat16")
+BUILT_IN = {"demo": Path(__file__).resolve().parents[1] / "weights" / "demo"}
 SHOWN = 4  # names listed in an error
 
 
 def save(
-    params: Params, folder: str | os.PathLike, *, metadata: Mapping[str, Any] | None = None
+    params: Params,
+    folder: str | os.PathLike,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    storage: str | None = None,
 ) -> None:
     """Write parameters and their config to a folder, which is made when missing.
 
@@ -46,18 +52,24 @@ def save(
       params: model parameters; leaves of any dtype that safetensors knows.
       folder: where to write `params.safetensors` and `config.json`.
       metadata: JSON-ready notes kept in the record (step, scores, ...).
+      storage: "float16" or "bfloat16" halves the file: float32 leaves are rounded to it,
+        and `load` gives float32 back.  None keeps the dtypes.
 
     Raises:
       TypeError: `params` is no Params.
+      ValueError: another storage, or values beyond its range.
       OSError: the folder cannot be written to.
     """
     if not isinstance(params, Params):
         raise TypeError(f"params must be a flowsr_jax Params, got {type(params).__name__}")
     record = {"format": FORMAT, "family": params.config.family, "config": to_dict(params.config)}
+    tensors = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
+    if storage is not None:
+        record["storage"] = choice("storage", storage, STORAGE)
+        tensors = {name: _half(name, leaf, storage) for name, leaf in tensors.items()}
     if metadata:
         record["metadata"] = dict(metadata)
     text = json.dumps(record, indent=2)
-    tensors = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
     data = to_safetensors(tensors, metadata={RECORD: text})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,17 +82,19 @@ def load(path: str | os.PathLike) -> Params:
     """Load parameters from a folder written by `save`, or from a run that holds `model/`.
 
     Args:
-      path: the folder, or a work directory with such a folder named `model` inside.
+      path: the folder, or a work directory with such a folder named `model` inside; or
+        the name of a model in the package ("demo") that is no path here.
 
     Returns:
-      Params of jax arrays, dtypes as stored.
+      Params of jax arrays, in the dtypes that `save` was given.
 
     Raises:
       FileNotFoundError: neither is there; the message says what is missing.
       WeightsFileError: damaged files, or tensors that are not those of the config.
       ValueError: an unknown family or a config it does not accept.
     """
-    folder = _folder(Path(path))
+    path = BUILT_IN.get(str(path), Path(path)) if not os.path.exists(path) else Path(path)
+    folder = _folder(path)
     tensors, embedded = _read_tensors(folder / TENSORS)
     record = _parse((folder / CONFIG).read_bytes(), folder / CONFIG)
     inside = record if embedded is None else _parse(embedded, folder / TENSORS)
@@ -96,8 +110,20 @@ def load(path: str | os.PathLike) -> Params:
     expected = jax.eval_shape(lambda key: family.init(config, key), jax.random.key(0))
     names = _named(expected)
     _compare(names, tensors, folder / TENSORS)
+    if "storage" in record:
+        tensors = {name: tensors[name].astype(leaf.dtype) for name, leaf in names.items()}
     leaves = [jnp.asarray(tensors[name]) for name in names]
     return jax.tree.unflatten(jax.tree.structure(expected), leaves)
+
+
+def _half(name: str, leaf: np.ndarray, storage: str) -> np.ndarray:
+    if leaf.dtype != np.float32:
+        return leaf
+    with np.errstate(over="ignore"):  # checked below
+        half = leaf.astype(jnp.dtype(storage))
+    if not np.array_equal(np.isfinite(half), np.isfinite(leaf)):
+        raise ValueError(f"{name}: values up to {np.abs(leaf).max():g} do not fit {storage}")
+    return half
 
 
 def _named(tree) -> dict[str, Any]:
@@ -114,7 +140,8 @@ def _folder(path: Path) -> Path:
         if (folder / TENSORS).is_file() and (folder / CONFIG).is_file():
             return folder
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such folder")
+        known = f", nor a model of the package ({', '.join(BUILT_IN)})"
+        raise FileNotFoundError(f"{path}: no such folder{known if path.name == str(path) else ''}")
     if path.is_file():
         raise FileNotFoundError(
             f"{path}: is a file; a folder with {TENSORS} and {CONFIG} is needed"
