@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from golden_tools import Table
 
 from flowsr_jax import metrics
 
@@ -99,8 +100,9 @@ def test_golden_y_pairs(shared):
             assert list(got) == list(golden["table_columns"][1:])
             for (key, value), want in zip(got.items(), wanted, strict=True):
                 errors[key] = max(errors.get(key, 0), abs(value - want))
-            y = np.abs(metrics.rgb_to_y(gt) - golden[f"gt_y_{i}"]).max()
-            errors["rgb_to_y"] = max(errors.get("rgb_to_y", 0), y)
+            for name, image in (("gt", gt), ("sr", sr)):
+                y = np.abs(metrics.rgb_to_y(image) - golden[f"{name}_y_{i}"]).max()
+                errors["rgb_to_y"] = max(errors.get("rgb_to_y", 0), y)
     print({key: f"{error:.1e}" for key, error in errors.items()})
     assert max(errors.values()) < 1e-6
 
@@ -119,6 +121,28 @@ def test_golden_diversity(shared):
             print(f"{key:32s} {error:.1e}")
             # The golden standard deviations come from a float32 map.
             assert error < (1e-5 if "std" in key else 1e-9)
+
+
+def test_golden_protocols(shared):
+    """What the toolkits derive from these numbers, and the integer forms of the colours."""
+    table = Table("Protocols")
+    with np.load(shared / "golden" / "diversity.npz") as golden:
+        samples, gt = golden["samples"], golden["gt"]
+        lr = [metrics.lr_psnr(s, gt, 4) for s in samples]
+        table.check("ntire/LRPSNR_worst", min(lr), golden["ntire/LRPSNR_worst"], 1e-12)
+        table.check("ntire/LRPSNR_mean", np.mean(lr), golden["ntire/LRPSNR_mean"], 1e-12)
+        mean = (samples / 255).mean(axis=0)
+        want = golden["psnr_of_float_mean_image"]
+        table.check("psnr_of_float_mean_image", metrics.psnr(mean, gt), want, 1e-7)
+        want = golden["diversity/sr3_style_std01"]
+        table.check("sr3_style_std01", metrics.diversity_std(samples) / 255, want, 1e-6)
+    with np.load(shared / "golden" / "metrics.npz") as golden:
+        rgb = golden["ycc/rgb_u8"]
+        y = np.rint(metrics.rgb_to_y(rgb))
+        for key in ("basicsr_y_u8", "irn_y_u8"):
+            table.check(key, y, golden[f"ycc/{key}"], 0, absolute=True)
+        table.check("irn_u8", metrics.rgb_to_ycbcr(rgb), golden["ycc/irn_u8"], 0, absolute=True)
+    table.finish()
 
 
 def test_diversity_is_the_mean_of_the_map(small):

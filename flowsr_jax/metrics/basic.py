@@ -31,7 +31,7 @@ def psnr(a, b, *, y: bool = False, crop: int = 0, eps: float = 0.0) -> float:
     """
     if not eps >= 0:
         raise ValueError(f"eps = {eps!r} must be at least 0")
-    a, b = _prepare(a, b, y, crop)
+    a, b = prepare(a, b, y, crop)
     mse = np.mean(np.square(a - b)) / 255**2 + eps
     return float(-10 * np.log10(mse)) if mse > 0 else float("inf")
 
@@ -53,7 +53,7 @@ def ssim(a, b, *, y: bool = False, crop: int = 0) -> float:
       ValueError: images that differ in shape, are no images, or are smaller than
         11 pixels a side after the crop.
     """
-    a, b = _prepare(a, b, y, crop)
+    a, b = prepare(a, b, y, crop)
     return _ssim(a, b, 11, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
 
 
@@ -65,11 +65,12 @@ def ssim_skimage(a, b, *, y: bool = False, crop: int = 0) -> float:
 
     Source: SRFlow Measure.py.
     """
-    a, b = _prepare(a, b, y, crop)
+    a, b = prepare(a, b, y, crop)
     return _ssim(a, b, 7)
 
 
-def _prepare(a, b, y, crop):
+def prepare(a, b, y: bool, crop: int):
+    """Return both images as [H,W,C] grey levels, borders cropped; one channel, luma, with y."""
     a, b = pair(a, b, crop)
     if y:
         if a.shape[2] != 3:

@@ -1,4 +1,4 @@
-"""Does the result fit its input (LR-PSNR, consistency), do the samples differ."""
+"""Does the result fit its input: LR-PSNR and consistency."""
 
 from __future__ import annotations
 
@@ -58,32 +58,6 @@ def consistency_mse(sr, ref, scale: int, uint8: bool = False) -> float:
     if uint8:
         small, reference = (x.astype(np.float64) / 255 for x in (small, reference))
     return float(np.mean(np.square(small - reference)) * 1e5)
-
-
-def diversity_std(samples, ddof: int = 0) -> float:
-    """Standard deviation of the pixels over samples of one LR image, 0..255 scale.
-
-    Args:
-      samples: [N,H,W,C] (or a list of images); uint8 or float in [0,1].
-      ddof: the divisor is N - ddof.
-
-    Returns:
-      the mean over pixels and channels of the standard deviation over N.
-
-    Raises:
-      ValueError: fewer than ddof + 1 samples, or no images.
-
-    Source: "Diversity" of the SRFlow paper (ddof and N are not published).
-    """
-    samples = samples if hasattr(samples, "ndim") else np.stack(list(samples))
-    samples = levels(samples, "samples")
-    if samples.ndim < 3 or samples.size == 0:
-        raise ValueError(f"samples must be [N,H,W,C], got shape {samples.shape}")
-    if ddof < 0 or len(samples) <= ddof:
-        raise ValueError(
-            f"ddof = {ddof} must lie in 0..{len(samples) - 1} for {len(samples)} samples"
-        )
-    return float(np.std(samples, axis=0, ddof=ddof).mean())
 
 
 def _low_resolution(sr, ref, scale, uint8):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 # A float32 copy of u/255 is off by at most 1.6e-5 grey levels; real float images
@@ -97,6 +99,47 @@ def pair(a, b, crop: int = 0) -> tuple[np.ndarray, np.ndarray]:
         )
     crop = int(crop)
     return tuple(x[crop : height - crop, crop : width - crop] for x in out)
+
+
+def rgb_pair(a, b, minimum: int, what: str):
+    """Return RGB images as two float32 batches in [0,1], for metrics computed in JAX.
+
+    Args:
+      a, b: [H,W,3] or [B,H,W,3]; uint8, or float in [0,1] (traced arrays: float, and their
+        values are not looked at).  One of them may be a single image against a batch.
+      minimum: pixels that each side must have.
+      what: the metric's name in messages.
+
+    Returns:
+      a [B,H,W,3], b [B,H,W,3] (B may be 1 in one of them), and whether both were single.
+
+    Raises:
+      ValueError: shapes that differ or are too small, no RGB, another dtype or range.
+    """
+    shapes, out = [], []
+    for name, x in (("a", a), ("b", b)):
+        if not isinstance(x, jax.core.Tracer):
+            x = levels(x, name) / 255
+            if x.size and x.min() < -0.25:
+                raise ValueError(
+                    f"{name} must be uint8 or float in [0,1], its smallest value is "
+                    f"{x.min():.4g} (for images in [-1,1]: (x + 1) / 2)"
+                )
+        elif not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} must be float in [0,1] while traced, got dtype {x.dtype}")
+        if x.ndim not in (3, 4) or x.shape[-1] != 3 or 0 in x.shape:
+            raise ValueError(f"{name} must be RGB, [H,W,3] or [B,H,W,3], got shape {x.shape}")
+        shapes.append(x.shape)
+        out.append(jnp.asarray(x if x.ndim == 4 else x[None], jnp.float32))
+    (first, second), single = shapes, len(shapes[0]) == len(shapes[1]) == 3
+    if first[-3:] != second[-3:] or (len(first) == len(second) and first != second):
+        raise ValueError(f"a and b must have one shape, got {first} and {second}")
+    if min(first[-3:-1]) < minimum:
+        raise ValueError(
+            f"images of {first[-3]}x{first[-2]} pixels are too small: {what} needs at least "
+            f"{minimum} pixels a side"
+        )
+    return *out, single
 
 
 def _require_float(x: np.ndarray, name: str) -> None:
