@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/env.sh
-make_env requirements-dev.txt
+make_env "${REQUIREMENTS:-requirements-dev.txt}"
 export JAX_PLATFORMS=cpu
 ruff check .
 python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"

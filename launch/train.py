@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.io.images import ImageError
 from flowsr_jax.train.checkpoint import CheckpointError
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import Interrupted, TrainingDiverged, train_and_evaluate
@@ -51,7 +52,8 @@ def run(argv: list[str]) -> None:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         raise
-    except (ConfigError, CheckpointError, TrainingDiverged) as error:  # the user's: no traceback
+    except (ConfigError, CheckpointError, ImageError, TrainingDiverged) as error:
+        # The user's to mend: no traceback.
         sys.exit(f"error: {error}")
 
 

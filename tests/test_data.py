@@ -21,9 +21,11 @@ from flowsr_jax.data import (
     sources,
     valid_pairs,
 )
+from flowsr_jax.data.degradations import DegradationConfig, degrade_image
 from flowsr_jax.data.transforms import (
     crop_lr,
     degrade,
+    fits,
     random_color_permutation,
     random_crop,
     random_flip,
@@ -34,17 +36,22 @@ from flowsr_jax.data.transforms import (
 SMALL = DataConfig(scale=2, patch_size=4)
 
 
+# The LR image is HR with noise: what is drawn shows.
+NOISY = DegradationConfig("blur_noise_jpeg", noise_sigma=(20.0, 20.0))
+JPEG = DegradationConfig("blur_noise_jpeg", blur_sigma=(0.5, 1.5), jpeg_quality=(30, 60))
+
+
 class Memory:
     """A source of arrays; its images can be told apart by their first channel."""
 
-    def __init__(self, images):
-        self.images = images
+    def __init__(self, images, **fields):
+        self.images, self.fields = images, fields
 
     def __len__(self):
         return len(self.images)
 
     def __getitem__(self, index):
-        return {"hr": self.images[index]}
+        return {"hr": self.images[index], **{k: v[index] for k, v in self.fields.items()}}
 
     def name(self, index):
         return f"image {index}"
@@ -116,6 +123,7 @@ class TestConfig:
             ({"source": "folder", "train_dir": "x", "textures": True}, "textures"),
             ({"angles": (0, 45)}, "angles"),
             ({"angles": ()}, "angles"),
+            ({"degradation": "bicubic"}, "degradation = 'bicubic' must be a DegradationConfig"),
         ],
     )
     def test_refuses(self, fields, message):
@@ -179,7 +187,7 @@ class TestFolder:
         monkeypatch.setattr(sources, "MIB", 2 * 32 * 32 * 3)  # room for two images
         source = FolderSource(folder, 1, cache_mib=1)
         assert len(source) == 7
-        for i in (0, 1, 0, 2, 0, 1):
+        for i in (5, 6, 0, 1, 0, 2, 0, 1):  # what the check left there goes first
             source[i]
         # 0 stays (used again before 2 came), 1 was the oldest and is read anew.
         assert reads[-3:] == [source.name(i).split("/")[-1] for i in (1, 2, 1)]
@@ -296,6 +304,123 @@ class TestTransforms:
             for i in range(60)
         }
         assert len(found) == (2 if flips else 4 if rotations else 1)
+
+
+class TestOwnLR:
+    def test_the_sources_lr_is_cut_on_its_grid(self, rng):
+        lr = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+        hr = np.pad(lr.repeat(3, 0).repeat(3, 1), ((0, 2), (0, 0), (0, 0)))  # a remainder
+        for _ in range(50):
+            pair = random_crop(hr, 6, 3, rng, lr=lr)
+            np.testing.assert_array_equal(pair["hr"], pair["lr"].repeat(3, 0).repeat(3, 1))
+
+    @pytest.mark.parametrize(
+        ("height", "good"), [(8, True), (9, True), (10, False), (7, False), (0, False)]
+    )
+    def test_sizes_must_fit(self, height, good):
+        assert fits((height, 6), (4, 3), 2) == good
+        images, lr = [np.zeros((height, 6, 3), np.uint8)], [np.zeros((4, 3, 3), np.uint8)]
+        source = Memory(images, lr=lr)
+        if good:
+            assert valid_pairs(source, SMALL)[0]["hr"].shape == (8, 6, 3)
+            return
+        with pytest.raises(ConfigError, match=f"'image 0': LR has 3x4 pixels, HR 6x{height}"):
+            valid_pairs(source, SMALL)
+
+    def test_labels_stay_with_their_images(self):
+        count = 20
+        source = Memory(coloured(count).images, label=list(range(count)))
+        config = DataConfig(scale=2, patch_size=4, crops_per_image=2)
+        with make_loader(source, config, batch_size=32, seed=0) as loader:
+            batch = next(loader)
+        assert batch["label"].dtype == np.int32 and batch["label"].shape == (32,)
+        assert list(batch["label"]) == images_of(batch)
+        assert [pair["label"] for pair in valid_pairs(source, SMALL)] == list(range(count))
+
+
+class TestScaleOne:
+    def test_whole_images(self, rng):
+        images = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(8)]
+        config = DataConfig(scale=1, patch_size=32, flips=False, rotations=False)
+        with make_loader(Memory(images), config, batch_size=16, seed=0) as loader:
+            batch = next(loader)
+        np.testing.assert_array_equal(batch["lr"], batch["hr"])
+        assert {patch.tobytes() for patch in batch["hr"]} <= {i.tobytes() for i in images}
+        pair = valid_pairs(Memory(images), config)[2]
+        np.testing.assert_array_equal(pair["hr"], images[2])
+        np.testing.assert_array_equal(pair["lr"], images[2])
+
+    def test_pairs_of_one_size(self, rng):
+        hr = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        pair = random_crop(hr, 8, 1, rng, lr=255 - hr)
+        np.testing.assert_array_equal(pair["lr"], 255 - pair["hr"])
+        pair = random_crop(hr, 8, 1, rng, degradation=NOISY)
+        assert pair["lr"].shape == (8, 8, 3) and (pair["lr"] != pair["hr"]).any()
+
+
+class TestDegradations:
+    @pytest.mark.parametrize("degradation", [NOISY, JPEG, DegradationConfig("real_esrgan")])
+    @pytest.mark.parametrize("size", [(32, 32), (60, 75), (130, 140)])
+    def test_patches_are_aligned(self, rng, degradation, size):
+        y, x = np.mgrid[: size[0], : size[1]] * 255 // max(size)
+        hr = np.stack([y, x, (x + y) // 2], axis=2).astype(np.uint8)
+        differences = []
+        for _ in range(16):
+            pair = random_crop(hr, 32, 4, rng, degradation=degradation)
+            assert pair["hr"].shape == (32, 32, 3) and pair["lr"].shape == (8, 8, 3)
+            # Ramps: where a patch lies shows in its mean colour.
+            differences.append(pair["hr"].mean((0, 1)) - pair["lr"].mean((0, 1)))
+            if degradation.kind != "real_esrgan":  # which sharpens
+                top, left = np.argwhere((hr == pair["hr"][0, 0]).all(-1))[0]
+                np.testing.assert_array_equal(pair["hr"], hr[top : top + 32, left : left + 32])
+        np.testing.assert_allclose(np.mean(differences, axis=0), 0, atol=6)
+
+    def test_the_context_reaches_the_patch(self, rng):
+        """A patch is that of the whole image, blurred as a whole, also at the edges."""
+        hr = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        blur = DegradationConfig("blur_noise_jpeg", blur_sigma=(1.0, 1.0), blur_size=9)
+        whole = degrade_image(hr, 2, blur, rng)[1]
+        for seed in range(20):
+            pair = random_crop(hr, 32, 2, np.random.default_rng(seed), degradation=blur)
+            again = np.random.default_rng(seed)
+            top, left = int(again.integers(33)), int(again.integers(33))
+            np.testing.assert_array_equal(pair["lr"], whole[top : top + 16, left : left + 16])
+
+    def test_the_blocks_of_a_jpeg_begin_anywhere(self, rng):
+        hr = np.full((400, 400, 3), 128, np.uint8)
+        coarse = DegradationConfig("blur_noise_jpeg", noise_sigma=(60.0, 60.0), jpeg_quality=(5, 5))
+        phases = set()
+        for _ in range(60):
+            lr = random_crop(hr, 128, 2, rng, degradation=coarse)["lr"].astype(int)
+            steps = np.abs(np.diff(lr.mean(2), axis=0)).sum(1)
+            phases.add(int(np.argmax([steps[p::8].mean() for p in range(8)])))
+        assert phases == set(range(8))
+
+    def test_batches_depend_on_the_seed_alone(self, noise):
+        config = DataConfig(scale=2, patch_size=8, degradation=JPEG)
+
+        def batches(seed, workers=0):
+            with make_loader(noise, config, batch_size=4, seed=seed, workers=workers) as loader:
+                return [next(loader)["lr"].tobytes() for _ in range(3)]
+
+        assert batches(1) == batches(1) != batches(2)
+        assert batches(1) == batches(1, workers=1)
+
+    def test_validation_pairs_are_fixed(self, noise):
+        config = DataConfig(scale=2, patch_size=8, degradation=NOISY)
+        first, again = valid_pairs(noise, config), valid_pairs(noise, config)
+        for a, b in zip(first, again, strict=True):
+            np.testing.assert_array_equal(a["lr"], b["lr"])
+        twice = Memory([noise.images[0]] * 2)  # the same image is degraded in two ways
+        a, b = valid_pairs(twice, config)
+        assert (a["lr"] != b["lr"]).any()
+        one = valid_pairs(twice, config, count=1, crop=8)[0]
+        np.testing.assert_array_equal(one["lr"], a["lr"][3:7, 4:8])
+
+    def test_config_survives_json(self):
+        config = DataConfig(degradation=JPEG)
+        assert from_dict(DataConfig, json.loads(json.dumps(to_dict(config)))) == config
+        hash(config)
 
 
 class TestLoader:

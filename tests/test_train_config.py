@@ -117,6 +117,15 @@ def test_a_resumed_run_may_change_harmless_fields_only(values):
         check(1, 0, **{"train.phases[0].steps": 20})
 
 
+def test_a_checkpoint_from_before_a_field_was_there_resumes(values):
+    config = resolve(values)
+    saved = config.to_dict()
+    del saved["data"]["degradation"], saved["data"]["color_permutations"]
+    assert check_resumable(saved, config, 0, 4) == []
+    with pytest.raises(ConfigError, match=r"data\.color_permutations: False -> True"):
+        check_resumable(saved, resolve(values, {"data.color_permutations": True}), 0, 4)
+
+
 def test_differences_walk_lists_of_records():
     old = {"a": [{"x": 1}, {"x": 2}], "b": [1, 2]}
     new = {"a": [{"x": 1}, {"x": 3}, {"x": 4}], "b": [1, 3], "c": None}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.data.degradations import DegradationConfig
 
-SOURCES = ("embedded", "folder")
+SOURCES = ("embedded", "folder", "paired", "tfds", "array_record")
+# Sources that read train_dir.
+FOLDER_SOURCES = ("folder", "paired", "array_record")
 ANGLES = (0, 90, 180, 270)
 
 
@@ -14,11 +17,27 @@ ANGLES = (0, 90, 180, 270)
 class DataConfig:
     """Sources and patches of a run.
 
+    A folder option may also be a tuple of folders, whose images are then one set (DF2K is
+    DIV2K and Flickr2K).  On the command line write the tuple as Python does:
+    `--config.data.train_dir="('data/DIV2K_train_HR', 'data/Flickr2K_HR')"`; a comma without
+    quotes and brackets is part of a name.
+
     Attributes:
-      source: training images: "embedded" photographs (nothing to download) or "folder".
-      train_dir: folder of HR images, searched recursively; needed by "folder".
-      valid_dir: folder of HR validation images; None takes the embedded ones.
+      source: training images: "embedded" photographs (nothing to download); "folder" of HR
+        images; "paired", folders of HR and of LR images; "tfds", a set prepared by
+        tensorflow-datasets as array_record; "array_record", a folder written by
+        launch/prepare_data.py.
+      train_dir: HR images, searched recursively, or records.
+      train_lr_dir: LR images of "paired", found by name: 0001.png or 0001x4.png.
+      valid_dir: HR validation images, or records; None takes the tfds split of "tfds", else
+        the embedded photographs.
+      valid_lr_dir: LR images of valid_dir; without them they are made from the HR images.
+      tfds_name: set and option, for example "div2k/bicubic_x4" or "cifar10".
+      tfds_dir: its data_dir; None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      train_split, valid_split: splits of the tfds set; slices like "train[:90%]" too.
       scale: HR size over LR size, at least 1.
+      degradation: how LR images are made where the source brings none; by default MATLAB's
+        bicubic, at scale 1 the HR image itself.
       patch_size: side of the training patches in HR pixels, a multiple of `scale`.
       flips: mirror half of the patches left to right.
       rotations: rotate each patch by one of `angles`, drawn uniformly.
@@ -34,9 +53,16 @@ class DataConfig:
     """
 
     source: str = "embedded"
-    train_dir: str | None = None
-    valid_dir: str | None = None
+    train_dir: str | tuple[str, ...] | None = None
+    train_lr_dir: str | tuple[str, ...] | None = None
+    valid_dir: str | tuple[str, ...] | None = None
+    valid_lr_dir: str | tuple[str, ...] | None = None
+    tfds_name: str | None = None
+    tfds_dir: str | None = None
+    train_split: str = "train"
+    valid_split: str = "validation"
     scale: int = 4
+    degradation: DegradationConfig = DegradationConfig()
     patch_size: int = 96
     flips: bool = True
     rotations: bool = True
@@ -68,9 +94,38 @@ class DataConfig:
             )
         if not self.angles or any(angle not in ANGLES for angle in self.angles):
             raise ConfigError(f"angles = {self.angles!r} must be some of {ANGLES}")
-        if self.source == "folder" and not self.train_dir:
-            raise ConfigError("source = 'folder' needs train_dir, a folder of images")
-        if self.source == "embedded" and self.train_dir:
-            raise ConfigError(f"train_dir = {self.train_dir!r} needs source = 'folder'")
+        if not isinstance(self.degradation, DegradationConfig):
+            raise ConfigError(f"degradation = {self.degradation!r} must be a DegradationConfig")
+        self._check_source()
+
+    def folders(self, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the HR and the LR folders of a split ("train" or "valid"), empty if not set."""
+        found = (getattr(self, f"{split}_dir"), getattr(self, f"{split}_lr_dir"))
+        return tuple((v,) if isinstance(v, str) else tuple(v or ()) for v in found)
+
+    def _check_source(self) -> None:
+        for split in ("train", "valid"):
+            hr, lr = self.folders(split)
+            if lr and len(lr) != len(hr):
+                raise ConfigError(
+                    f"{split}_lr_dir names {len(lr)} folders, {split}_dir {len(hr)}: each HR "
+                    "folder needs its LR folder"
+                )
+        train, train_lr = self.folders("train")
+        if self.source in FOLDER_SOURCES and not train:
+            raise ConfigError(f"source = {self.source!r} needs train_dir, a folder of images")
+        if train and self.source not in FOLDER_SOURCES:
+            listed = ", ".join(repr(s) for s in FOLDER_SOURCES)
+            raise ConfigError(f"train_dir = {self.train_dir!r} needs source = {listed}")
+        if (self.source == "paired") != bool(train_lr):
+            raise ConfigError(
+                f"source = {self.source!r} with train_lr_dir = {self.train_lr_dir!r}: "
+                "source = 'paired' needs it, the others do not read it"
+            )
+        if (self.source == "tfds") != bool(self.tfds_name):
+            raise ConfigError(
+                f"source = {self.source!r} with tfds_name = {self.tfds_name!r}: "
+                "source = 'tfds' needs it, the others do not read it"
+            )
         if self.textures and self.source != "embedded":
             raise ConfigError("textures = True needs source = 'embedded'")

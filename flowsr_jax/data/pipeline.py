@@ -18,8 +18,9 @@ import numpy as np
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data.config import DataConfig
+from flowsr_jax.data.degradations import degrade_image
 from flowsr_jax.data.sources import Source
-from flowsr_jax.data.transforms import degrade, training_patches, whole_cells
+from flowsr_jax.data.transforms import degrade, fits, training_patches, whole_cells
 
 Batch = dict[str, np.ndarray]
 
@@ -27,6 +28,8 @@ Batch = dict[str, np.ndarray]
 # small source is shuffled as this many visits, the same number to each image.
 MIN_VISITS = 512
 PREFETCH = 4
+# Random degradations of validation image i draw from the generator of (this, i).
+VALID_SEED = 20200623
 
 
 class Loader:
@@ -134,7 +137,8 @@ def make_loader(
         With processes, a script needs the usual `if __name__ == "__main__"`.
 
     Returns:
-      a Loader of {"hr": uint8 [b,P,P,3], "lr": uint8 [b,P/s,P/s,3]}.
+      a Loader of {"hr": uint8 [b,P,P,3], "lr": uint8 [b,P/s,P/s,3]}, and "label": int32 [b]
+      where the source has labels.
 
     Raises:
       ConfigError: an argument out of its range.
@@ -158,7 +162,7 @@ def make_loader(
     if len(source) == 0:
         raise ConfigError("the source has no images")
 
-    visits = _Visits(source, -(-MIN_VISITS // len(source)))
+    visits = _Visits(source, -(-MIN_VISITS // len(source)), config)
     dataset = (
         grain.MapDataset.source(visits)
         .seed(seed)
@@ -176,27 +180,30 @@ def valid_pairs(
 ) -> list[dict[str, Any]]:
     """Make the validation pairs.
 
-    The LR image is the bicubic of the whole HR image; both are then cut around the centre.
+    The LR image is the source's own, or made from the whole HR image (the same on every
+    call, also by a random degradation); both are then cut around the centre.
 
     Args:
       source: the images.
-      config: its `scale` is s.
+      config: its `scale` is s; its degradation makes the LR images.
       multiple: LR sides are cut to multiples of it (what the model needs).
       count: images taken, spread evenly over the source; 0 takes all.
       crop: HR pixels of the square cut out; 0 takes the whole image.
 
     Returns:
-      [{"name": str, "hr": uint8 [s*h,s*w,3], "lr": uint8 [h,w,3]}].
+      [{"name": str, "hr": uint8 [s*h,s*w,3], "lr": uint8 [h,w,3]}], and "label" (int) where
+      the source has labels.
 
     Raises:
-      ConfigError: an image is too small.
+      ConfigError: an image is too small, or has an LR image of another size.
     """
     total, scale = len(source), config.scale
     count = min(count, total) if count else total
     pairs = []
     for i in range(count):
         index = i * total // count
-        name, hr = source.name(index), whole_cells(source[index]["hr"], scale)
+        name, example = source.name(index), _example(source, index, scale)
+        hr = whole_cells(example["hr"], scale)
         sides = [n // scale for n in hr.shape[:2]]
         kept = [(min(n, crop // scale) if crop else n) // multiple * multiple for n in sides]
         if 0 in kept:
@@ -204,26 +211,55 @@ def valid_pairs(
                 f"validation image {name!r} ({hr.shape[0]}x{hr.shape[1]} pixels, crop = {crop}) "
                 f"holds no {multiple}x{multiple} LR pixels at scale {scale}"
             )
-        lr = degrade(hr, scale)
+        if "lr" in example:
+            lr = example["lr"]
+        elif config.degradation.deterministic:
+            lr = degrade(hr, scale)
+        else:
+            rng = np.random.default_rng((VALID_SEED, index))
+            hr, lr = degrade_image(hr, scale, config.degradation, rng)
         top, left = ((n - m) // 2 for n, m in zip(sides, kept, strict=True))
         small = (slice(top, top + kept[0]), slice(left, left + kept[1]))
         large = tuple(slice(part.start * scale, part.stop * scale) for part in small)
         hr, lr = np.ascontiguousarray(hr[large]), np.ascontiguousarray(lr[small])
-        pairs.append({"name": name, "hr": hr, "lr": lr})
+        label = {"label": int(example["label"])} if "label" in example else {}
+        pairs.append({"name": name, "hr": hr, "lr": lr, **label})
     return pairs
 
 
 class _Visits:
-    """Each image of a source, `times` times over."""
+    """Each image of a source, `times` times over, checked for what a patch needs."""
 
-    def __init__(self, source: Source, times: int):
+    def __init__(self, source: Source, times: int, config: DataConfig):
         self._source, self._times = source, times
+        self._scale, self._patch = config.scale, config.patch_size
 
     def __len__(self) -> int:
         return len(self._source) * self._times
 
-    def __getitem__(self, visit: int) -> dict[str, np.ndarray]:
-        return {"hr": self._source[int(visit) % len(self._source)]["hr"]}
+    def __getitem__(self, visit: int) -> dict[str, Any]:
+        index = int(visit) % len(self._source)
+        example = _example(self._source, index, self._scale)
+        height, width = example["hr"].shape[:2]
+        if min(height, width) < self._patch:
+            raise ConfigError(
+                f"image {self._source.name(index)!r} has {width}x{height} pixels, fewer than "
+                f"patch_size = {self._patch}; launch/prepare_data.py writes records of crops and "
+                "leaves such images out"
+            )
+        return example
+
+
+def _example(source: Source, index: int, scale: int) -> dict[str, Any]:
+    """Return an example, and make sure that LR fits HR."""
+    example = source[index]
+    if "lr" in example and not fits(example["hr"].shape, example["lr"].shape, scale):
+        large, small = (f"{example[k].shape[1]}x{example[k].shape[0]}" for k in ("hr", "lr"))
+        raise ConfigError(
+            f"image {source.name(index)!r}: LR has {small} pixels, HR {large}; at scale {scale} "
+            f"HR must be {scale} times LR, or less than {scale} pixels larger"
+        )
+    return example
 
 
 def _stop(running: list[Any]) -> None:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from flowsr_jax.data.config import DataConfig
+from flowsr_jax.data.degradations import DegradationConfig, degrade_image
 from flowsr_jax.math.resize import imresize, imresize_window
 
 Pair = dict[str, np.ndarray]
+
+# LR pixels around a patch that a random degradation sees as well.  The first ones are drawn
+# from eight successive numbers, so that the 8x8 blocks of a JPEG begin anywhere in a patch.
+CONTEXT = (4, 12)
+BICUBIC = DegradationConfig()
 
 
 def whole_cells(hr: np.ndarray, scale: int) -> np.ndarray:
     """Cut [H,W,C] at the bottom and right to multiples of `scale`."""
     height, width = (n // scale * scale for n in hr.shape[:2])
     return hr[:height, :width]
+
+
+def fits(hr_shape: Sequence[int], lr_shape: Sequence[int], scale: int) -> bool:
+    """Return whether HR is `scale` times LR, or less than `scale` pixels larger than that."""
+    pairs = zip(hr_shape[:2], lr_shape[:2], strict=True)
+    return all(small > 0 and large // scale == small for large, small in pairs)
 
 
 def degrade(hr: np.ndarray, scale: int) -> np.ndarray:
@@ -48,16 +61,26 @@ def crop_lr(hr: np.ndarray, top: int, left: int, size: int, scale: int) -> np.nd
     return imresize_window(whole_cells(hr, scale), 1 / scale, top, left, size, size)
 
 
-def random_crop(hr: np.ndarray, patch_size: int, scale: int, rng: np.random.Generator) -> Pair:
+def random_crop(
+    hr: np.ndarray,
+    patch_size: int,
+    scale: int,
+    rng: np.random.Generator,
+    *,
+    lr: np.ndarray | None = None,
+    degradation: DegradationConfig = BICUBIC,
+) -> Pair:
     """Cut an aligned pair of patches; the offset is uniform on the LR grid.
 
     Args:
       hr: the whole image, uint8 [H,W,3].
       patch_size: HR side, a multiple of `scale`.
+      lr: its LR version, uint8 [H//s,W//s,3], where the source has one.
+      degradation: makes the LR patch where it has none.  The default cuts it out of the LR
+        version of the whole image; random ones degrade the patch with some context.
 
     Returns:
-      {"hr": uint8 [P,P,3], "lr": uint8 [P/s,P/s,3]}; the LR patch is cut out of the LR
-      version of the whole image.
+      {"hr": uint8 [P,P,3], "lr": uint8 [P/s,P/s,3]}.
 
     Raises:
       ValueError: the image is smaller than the patch.
@@ -70,11 +93,14 @@ def random_crop(hr: np.ndarray, patch_size: int, scale: int, rng: np.random.Gene
             f"{patch_size}x{patch_size}"
         )
     top, left = int(rng.integers(rows + 1)), int(rng.integers(columns + 1))
-    y, x = top * scale, left * scale
-    return {
-        "hr": hr[y : y + patch_size, x : x + patch_size],
-        "lr": crop_lr(hr, top, left, size, scale),
-    }
+    if lr is None and not degradation.deterministic:
+        return _degraded_patch(hr, top, left, size, scale, rng, degradation)
+    pair = {"hr": _cut(hr, top, left, size, scale)}
+    if lr is not None:
+        pair["lr"] = _cut(lr, top, left, size)
+    else:
+        pair["lr"] = crop_lr(hr, top, left, size, scale) if scale > 1 else pair["hr"]
+    return pair
 
 
 def random_flip(pair: Pair, rng: np.random.Generator) -> Pair:
@@ -95,21 +121,29 @@ def random_color_permutation(pair: Pair, rng: np.random.Generator) -> Pair:
 
 
 def training_patches(
-    example: dict[str, np.ndarray], rng: np.random.Generator, config: DataConfig
+    example: Mapping[str, Any], rng: np.random.Generator, config: DataConfig
 ) -> Pair:
     """Cut `config.crops_per_image` augmented pairs out of one example of a source.
 
     Args:
-      example: {"hr": uint8 [H,W,3]}.
+      example: {"hr": uint8 [H,W,3]}, perhaps with "lr" and "label" (an int).
       rng: the only source of randomness.
-      config: patch size, scale and augmentations.
+      config: patch size, scale, degradation and augmentations.
 
     Returns:
-      {"hr": uint8 [n,P,P,3], "lr": uint8 [n,P/s,P/s,3]}, C-contiguous.
+      {"hr": uint8 [n,P,P,3], "lr": uint8 [n,P/s,P/s,3]}, C-contiguous, and "label": int32
+      [n] if the example has one.
     """
     pairs = []
     for _ in range(config.crops_per_image):
-        pair = random_crop(example["hr"], config.patch_size, config.scale, rng)
+        pair = random_crop(
+            example["hr"],
+            config.patch_size,
+            config.scale,
+            rng,
+            lr=example.get("lr"),
+            degradation=config.degradation,
+        )
         if config.flips:
             pair = random_flip(pair, rng)
         if config.rotations:
@@ -117,4 +151,31 @@ def training_patches(
         if config.color_permutations:
             pair = random_color_permutation(pair, rng)
         pairs.append(pair)
-    return {k: np.stack([pair[k] for pair in pairs]) for k in pairs[0]}
+    patches = {k: np.stack([pair[k] for pair in pairs]) for k in pairs[0]}
+    if "label" in example:
+        patches["label"] = np.full(len(pairs), example["label"], np.int32)
+    return patches
+
+
+def _cut(image: np.ndarray, top: int, left: int, size: int, scale: int = 1) -> np.ndarray:
+    rows, columns = (slice(n * scale, (n + size) * scale) for n in (top, left))
+    return image[rows, columns]
+
+
+def _degraded_patch(
+    hr: np.ndarray,
+    top: int,
+    left: int,
+    size: int,
+    scale: int,
+    rng: np.random.Generator,
+    config: DegradationConfig,
+) -> Pair:
+    """Degrade the patch within the pixels around it, as far as the image has them."""
+    before = rng.integers(*CONTEXT, size=2)
+    y, x = max(0, top - int(before[0])), max(0, left - int(before[1]))
+    end = (top + size + CONTEXT[0]) * scale, (left + size + CONTEXT[0]) * scale
+    around = whole_cells(hr[y * scale : end[0], x * scale : end[1]], scale)
+    around, small = degrade_image(around, scale, config, rng)
+    top, left = top - y, left - x
+    return {"hr": _cut(around, top, left, size, scale), "lr": _cut(small, top, left, size)}

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+PREFIX = ".tmp-"
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; it becomes `path` when the block succeeds.
 
-    An error or an interruption leaves the previous file as it was.  Unlike the tempfile
-    module, the file gets the permissions of an ordinary new file.
+    An error or an interruption leaves the previous file as it was; after a kill the
+    temporary file remains (see `remove_leftovers`).  Unlike the tempfile module, the
+    file gets the permissions of an ordinary new file.
 
     Args:
       path: the file to write; its folder must exist.
@@ -27,7 +32,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
       OSError: the folder is missing or cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{_owned(os.getpid())}{secrets.token_hex(8)}")
     try:
         with open(temporary, "x+b") as file:
             yield file
@@ -38,3 +43,32 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove the temporary files of killed processes of this computer from a folder.
+
+    Those of processes that still run, or that run elsewhere, stay.
+    """
+    if os.name != "posix":  # elsewhere, asking whether a process lives may end it
+        return
+    with contextlib.suppress(OSError):
+        for path in Path(folder).iterdir():
+            found = re.fullmatch(r".*-(\d+)-[0-9a-f]{16}", path.name)
+            if found and path.name.startswith(_owned(int(found[1]))) and not _lives(int(found[1])):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _owned(pid: int) -> str:
+    return f"{PREFIX}{socket.gethostname()}-{pid}-"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.train.config import Config
+from flowsr_jax.train.config import Config, resolve
 
 # Fields that change what is logged, kept, shown or where things lie, but not the numbers
 # of the training (an accumulated or differently sharded step agrees up to rounding).
 HARMLESS = re.compile(
     r"name|train\.(log_every|valid_\w+|sheet_images|checkpoint_every|keep|best|max_skipped\w*"
     r"|mesh_\w+|accumulate|compilation_cache|tensorboard|phases\[\d+\]\.(name|init_from))"
-    r"|data\.(\w+_dir|workers|cache_mib)"
+    r"|data\.(\w+_dir|valid_split|workers|cache_mib)"
 )
 
 
@@ -36,6 +37,8 @@ def check_resumable(saved: Mapping[str, Any], config: Config, phase: int, step: 
       ConfigError: differences that would make the rest of the run another run; all of
         them are named.
     """
+    with contextlib.suppress(ConfigError):
+        saved = resolve(saved).to_dict()  # fields newer than the checkpoint take their defaults
     notes, blocking = [], []
     for path, old, new in differences(saved, config.to_dict()):
         line = f"{path}: {old!r} -> {new!r}"
