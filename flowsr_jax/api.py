@@ -85,12 +85,14 @@ def sample(
     Args:
       params: model parameters.
       lr: [B,h,w,3] float in [0,1].
-      key: a JAX PRNG key; the same key gives the same picture.
+      key: a JAX PRNG key; the same key gives the same picture.  None with `noise=`.
       temperature: traced scalar >= 0, the standard deviation of all latents; 0 is the
         deterministic image.  None is the model's default.
       num_samples: None for one image per LR, or N for N samples per LR; what depends
         on the LR alone is computed once and shared by all of them.
-      **options: further options of the family.
+      **options: further options of the family.  Families that draw noise take `noise=`:
+        the standard-normal arrays to use in place of draws from the key, in the shapes
+        of `Family.noise_shapes`, with a leading axis N if there is num_samples.
 
     Returns:
       [B,s*h,s*w,3] float32, or [N,B,s*h,s*w,3] with num_samples.  Not clipped.
@@ -103,10 +105,13 @@ def sample(
     """
     family = family_of(params)
     family.check_lr(params.config, lr)
-    check_key(key)
+    if options.get("noise") is None:
+        check_key(key)
     check_temperature(temperature)
     if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
         raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
+    if options.get("noise") is not None:
+        options["noise"] = _check_noise(family, params.config, lr, num_samples, **options)
     lr = jnp.asarray(lr, jnp.float32)
     out = family.sample(
         params, lr, key, temperature=temperature, num_samples=num_samples, **options
@@ -190,6 +195,20 @@ def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit
     family_of(params).check_lr(params.config, lr)
     check_temperature(temperature)
     return check(params, jnp.asarray(lr, jnp.float32), key, temperature=temperature, limit=limit)
+
+
+def _check_noise(family, config, lr, num_samples, *, noise, **options):
+    if family.noise_shapes is None:
+        raise ValueError(f"family {family.name!r} draws no noise; leave noise= out")
+    lead = () if num_samples is None else (num_samples,)
+    shapes = [(*lead, *s) for s in family.noise_shapes(config, lr.shape, **options)]
+    got = [tuple(getattr(z, "shape", ())) for z in noise]
+    if got != shapes:
+        raise ValueError(
+            f"noise must have the shapes {shapes} for lr {tuple(lr.shape)} and num_samples = "
+            f"{num_samples}, got {got}"
+        )
+    return [jnp.asarray(z, jnp.float32) for z in noise]
 
 
 def _check_pair(params, hr, lr):

@@ -2,9 +2,10 @@
 
     python launch/sample.py -i photos -o out -n runs/quickstart --num-samples 4 --temperature 0.8
 
-MODEL is a folder written by flowsr_jax.save, a run's work directory, or an official
-weight file (.pth, .npz, .safetensors).  Exit status: 0 all done, 1 an image failed,
-2 nothing could be done.
+MODEL is what flowsr_jax.load takes (a folder written by flowsr_jax.save, a run's work
+directory), or an official weight file (.pth, .npz, .safetensors).  Images of any size;
+what flowsr_jax.upscale.upscale_files does is what happens.  Exit status: 0 all done,
+1 an image failed, 2 nothing could be done.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+
+
+def _tile(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
+    return text if text == "auto" else int(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,6 +29,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--num-samples", type=int, default=1, help="samples per image")
     parser.add_argument("--temperature", type=float, help="default: the model's own")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
+    parser.add_argument("--scale", type=int, help="the model's, as a check")
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        default="auto",
+        metavar="T",
+        help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",
+    )
+    parser.add_argument(
+        "--back_project",
+        "--back-project",
+        action="store_true",
+        help="make the LR of the results the input",
+    )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="also write NAME_std.png, a heat map of the deviation over the samples",
+    )
     parser.add_argument("--overwrite", action="store_true", help="draw existing outputs again")
     args = parser.parse_args(argv)
     import flowsr_jax  # after the flags: --help and mistakes in them answer at once
@@ -36,6 +62,10 @@ def main(argv: list[str] | None = None) -> int:
             num_samples=args.num_samples,
             temperature=args.temperature,
             seed=args.seed,
+            scale=args.scale,
+            tile=args.tile,
+            back_project=args.back_project,
+            uncertainty=args.uncertainty,
             overwrite=args.overwrite,
         )
     except (ValueError, OSError) as error:

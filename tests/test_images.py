@@ -96,20 +96,42 @@ def test_cmyk_jpeg(tmp_path):
 def test_alpha_is_kept_apart_and_laid_over_white(tmp_path):
     rgba = np.dstack([_rgb(), np.array([0, 64, 128, 192, 254, 255] * 4, np.uint8).reshape(4, 6)])
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    rgb, alpha = read_image(tmp_path / "a.png")
-    np.testing.assert_array_equal(rgb, rgba[..., :3])
-    np.testing.assert_array_equal(alpha, rgba[..., 3])
+    picture = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, rgba[..., :3])
+    np.testing.assert_array_equal(picture.alpha, rgba[..., 3])
     cover = rgba[..., 3:] / 255
     np.testing.assert_array_equal(
         read_rgb(tmp_path / "a.png"), np.rint(rgba[..., :3] * cover + 255 * (1 - cover))
     )
     Image.fromarray(rgba[..., 2:]).save(tmp_path / "la.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[1], rgba[..., 3])
+    picture = read_image(tmp_path / "la.png")
+    np.testing.assert_array_equal(picture.pixels, rgba[..., 2])
+    np.testing.assert_array_equal(picture.alpha, rgba[..., 3])
     palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     palette.putpalette([0, 0, 0, 9, 9, 9])
     palette.save(tmp_path / "p.png", transparency=1)
     np.testing.assert_array_equal(read_rgb(tmp_path / "p.png"), [[[0] * 3, [255] * 3]])
-    assert read_image(_png(tmp_path / "b.png", 1, 1, 8, 2, b"\0\1\2\3"))[1] is None
+    assert read_image(_png(tmp_path / "b.png", 1, 1, 8, 2, b"\0\1\2\3")).alpha is None
+
+
+def test_grey_stays_grey(tmp_path):
+    grey = _rgb()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "l.png")
+    Image.fromarray(grey).save(tmp_path / "l.jpg")
+    Image.fromarray(grey > 127).save(tmp_path / "1.png")
+    Image.fromarray(grey).save(tmp_path / "t.png", transparency=int(grey[0, 0]))
+    for name in ("l.png", "l.jpg", "1.png", "t.png"):
+        picture = read_image(tmp_path / name)
+        assert picture.grey and picture.pixels.dtype == np.uint8 and picture.top == 255
+        assert (picture.alpha is not None) == (name == "t.png")
+        np.testing.assert_array_equal(picture.rgb, np.repeat(picture.pixels[..., None], 3, 2))
+    np.testing.assert_array_equal(read_image(tmp_path / "l.png").pixels, grey)
+    np.testing.assert_array_equal(read_image(tmp_path / "1.png").pixels, (grey > 127) * 255)
+    picture = read_image(tmp_path / "t.png")
+    np.testing.assert_array_equal(picture.pixels, grey)
+    np.testing.assert_array_equal(picture.alpha, (grey != grey[0, 0]) * 255)
+    Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(tmp_path / "rgb.png")
+    assert not read_image(tmp_path / "rgb.png").grey
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
@@ -121,6 +143,9 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     else:
         Image.fromarray(values).save(path)
     np.testing.assert_array_equal(read_rgb(path)[..., 0], np.rint(values / 257))
+    picture = read_image(path)
+    assert picture.top == 65535 and picture.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(picture.pixels, values)
 
 
 def test_16_bit_colour_png_at_8_bits(tmp_path):

@@ -14,10 +14,12 @@ from fake_family import FAMILY, FakeConfig
 from PIL import Image
 
 import flowsr_jax
-from flowsr_jax import upscale
-from flowsr_jax.io.images import read_rgb, write_png
+from flowsr_jax.io.images import read_image, read_rgb, write_png
+from flowsr_jax.math.resize import imresize
+from flowsr_jax.metrics import lr_psnr
 from flowsr_jax.models import base
-from flowsr_jax.upscale import Summary, UsageError, upscale_files, upscale_image
+from flowsr_jax.upscale import Summary, UsageError, files, plan, upscale_files, upscale_image
+from flowsr_jax.upscale import sampler as sampler_module
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,12 +60,13 @@ def _folder(tmp_path):
     grey = _rgb(8, 8)[..., 0]
     Image.fromarray(grey).save(folder / "sub" / "deep" / "grey.png")
     Image.new("RGB", (4, 4), (9, 8, 7)).quantize(2).save(folder / "palette.png")
-    clear = np.dstack([_rgb(4, 4), np.zeros((4, 4), np.uint8)])
-    Image.fromarray(clear).save(folder / "clear.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(_rgb(4, 9)).save(folder / "turned.png", exif=turned)
     wanted |= {
         "sub/deep/grey": np.repeat(grey[..., None], 3, 2),
         "palette": np.full((4, 4, 3), [9, 8, 7]),
-        "clear": np.full((4, 4, 3), 255),
+        "turned": np.rot90(_rgb(4, 9), -1),
     }
     return folder, wanted
 
@@ -77,7 +80,7 @@ def test_folder_of_all_kinds(tmp_path, params, capsys):
     for name, rgb in wanted.items():
         np.testing.assert_array_equal(read_rgb(out / f"{name}.png"), _twice(rgb), err_msg=name)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7 and lines[0].startswith("[1/6] clear.png: written: ")
+    assert len(lines) == 7 and lines[0].startswith("[1/6] odd.png: written: ")
     assert lines[-1].startswith("6 images, ") and lines[-1].endswith(" images/s written")
 
 
@@ -132,41 +135,48 @@ def test_samples_depend_on_seed_and_name_only(tmp_path, params):
 
 def test_few_shapes_are_compiled(params, monkeypatch):
     shapes = []
+    compile_ = sampler_module._compile
 
-    def record(params, lr, key, **options):
-        shapes.append(lr.shape)
-        assert lr.dtype == np.float32 and lr.min() >= 0 and lr.max() <= 1
-        return FAMILY.sample(params, lr, key, **options)
+    def record(tree, avals, shape, *rest):
+        shapes.append(shape)
+        return compile_(tree, avals, shape, *rest)
 
-    monkeypatch.setattr(upscale.api, "sample", record)
+    monkeypatch.setattr(sampler_module, "_compile", record)
     for height in range(1, 65, 3):
         upscale_image(params, _rgb(height, 20), jax.random.key(0))
-    assert set(shapes) == {(1, 32, 32, 3), (1, 64, 32, 3)}
+    assert set(shapes) == {(32, 32), (64, 32)}
 
 
 def test_padding_reflects_at_bottom_and_right(params, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        upscale.api, "sample", lambda p, lr, key, **o: seen.append(lr) or FAMILY.sample(p, lr, key)
-    )
+
+    def draw(self, lr, key, top, left, group):
+        seen.append(lr)
+        return np.zeros((1, 64, 64, 3), np.float32)
+
+    monkeypatch.setattr(sampler_module.Sampler, "draw", draw)
     rgb = _rgb(30, 31)
-    upscale_image(params, rgb, jax.random.key(0))
-    (lr,) = seen
+    assert upscale_image(params, rgb, jax.random.key(0)).shape == (1, 60, 62, 3)
     wanted = np.pad(rgb, ((0, 2), (0, 1), (0, 0)), mode="reflect")
-    np.testing.assert_allclose(lr[0] * 255, wanted, atol=1e-4)
+    assert seen[0].dtype == np.float32
+    np.testing.assert_allclose(seen[0] * 255, wanted, atol=1e-4)
 
 
-def test_too_large_is_refused_and_many_samples_are_drawn_one_by_one(params, monkeypatch):
-    with pytest.raises(upscale.SampleError, match="65x10 pixels are too large .limit 0.002048 meg"):
-        monkeypatch.setattr(upscale, "MAX_LR_PIXELS", 64 * 32)
-        upscale_image(params, _rgb(10, 65), jax.random.key(0))
-    monkeypatch.undo()
-    monkeypatch.setitem(base._REGISTRY, "fake", lambda: FAMILY)
-    monkeypatch.setattr(upscale, "MAX_LR_PIXELS", 2 * 32 * 32)
+def test_many_samples_are_drawn_one_by_one(params, monkeypatch):
+    monkeypatch.setattr(sampler_module, "SMALL", 32)
+    monkeypatch.setattr(sampler_module.memory, "device_memory", lambda: 2)
     rgb = np.full((8, 8, 3), 128, np.uint8)
     out = upscale_image(params, rgb, jax.random.key(0), num_samples=3, temperature=0.1)
     assert out.shape == (3, 16, 16, 3)
     assert (out[0] != out[1]).any() and (out[1] != out[2]).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (8, 30_000), (500, 3)])
+def test_extreme_sizes(params, size):
+    rgb = _rgb(*size)
+    tile = "auto" if max(size) < 1000 else 512
+    out = upscale_image(params, rgb, jax.random.key(0), temperature=0.0, tile=tile)
+    np.testing.assert_array_equal(out[0], _twice(rgb))
 
 
 def test_results_are_clipped_and_rounded(params):
@@ -207,14 +217,122 @@ def test_redrawing_keeps_the_good_samples():
     assert 0 < kept == 6 - _bad_samples(said[0])
 
 
-def test_unexpected_errors_fail_the_image_only(tmp_path, params, monkeypatch, capsys):
-    def fail(*args, **kwargs):
-        raise RuntimeError("RESOURCE_EXHAUSTED: out of\nmemory")
+def _failing_draw(monkeypatch, message, times=10**9):
+    """Let the first draws fail; returns the list of the window sizes asked for."""
+    asked, draw = [], sampler_module.Sampler.draw
 
-    monkeypatch.setattr(upscale.api, "sample", fail)
+    def fail(self, lr, *args):
+        asked.append(lr.shape[:2])
+        if len(asked) <= times:
+            raise RuntimeError(message)
+        return draw(self, lr, *args)
+
+    monkeypatch.setattr(sampler_module.Sampler, "draw", fail)
+    return asked
+
+
+def test_unexpected_errors_fail_the_image_only(tmp_path, params, monkeypatch, capsys):
+    _failing_draw(monkeypatch, "something\nodd")
     write_png(tmp_path / "a.png", _rgb(4, 4))
     assert upscale_files(params, tmp_path / "a.png", tmp_path / "out").failed == 1
-    assert r"RuntimeError: RESOURCE_EXHAUSTED: out of\nmemory" in capsys.readouterr().err
+    assert r"RuntimeError: something\nodd" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_out_of_memory_is_tried_again_with_smaller_tiles(tmp_path, params, monkeypatch, capsys):
+    monkeypatch.setattr(sampler_module.memory, "device_memory", lambda: 1 << 26)
+    asked = _failing_draw(monkeypatch, "RESOURCE_EXHAUSTED: out of memory", times=1)
+    rgb = _rgb(200, 200)
+    write_png(tmp_path / "a.png", rgb)
+    assert upscale_files(params, tmp_path / "a.png", tmp_path / "out", temperature=0.0).written
+    assert "out of memory; trying smaller tiles" in capsys.readouterr().err
+    assert asked[0] >= asked[1]
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out" / "a.png"), _twice(rgb))
+    asked = _failing_draw(monkeypatch, "RESOURCE_EXHAUSTED: out of memory")
+    assert upscale_files(params, tmp_path / "a.png", tmp_path / "out2").failed == 1
+    assert len(asked) < 10 and "failed: RuntimeError: RESOURCE" in capsys.readouterr().err
+
+
+def test_grey_and_transparency_are_kept(tmp_path, params):
+    (tmp_path / "in").mkdir()
+    grey, alpha = _rgb(5, 6)[..., 0], np.tile(np.uint8([0, 60, 128, 200, 254, 255]), (5, 1))
+    kinds = {
+        "L": grey,
+        "LA": np.dstack([grey, alpha]),
+        "RGBA": np.dstack([_rgb(5, 6), alpha]),
+        "I;16": grey * np.uint16(257),
+    }
+    for mode, pixels in kinds.items():
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{mode}.png")
+    assert upscale_files(params, tmp_path / "in", tmp_path / "out", temperature=0.0).written == 4
+    for mode, pixels in kinds.items():
+        with Image.open(tmp_path / "out" / f"{mode}.png") as image:
+            assert image.mode == mode.replace("I;16", "L")
+            out = np.array(image)
+        pixels = pixels // 257 if mode == "I;16" else pixels
+        if mode.endswith("A"):
+            np.testing.assert_array_equal(out[..., -1], imresize(alpha, 2))
+            pixels, out = pixels[..., :-1], out[..., :-1]
+        np.testing.assert_array_equal(out.squeeze(), _twice(pixels).squeeze(), err_msg=mode)
+
+
+def test_alpha_of_a_tiled_image_has_no_seam(tmp_path, params):
+    rgba = np.dstack([_rgb(150, 40), _rgb(150, 40, seed=1)[..., 0]])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    upscale_files(params, tmp_path / "a.png", tmp_path / "out", tile=32, temperature=0.0)
+    out = np.array(Image.open(tmp_path / "out" / "a.png"))
+    np.testing.assert_array_equal(out[..., 3], imresize(rgba[..., 3], 2))
+    np.testing.assert_array_equal(out[..., :3], _twice(rgba[..., :3]))
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_uncertainty_is_the_deviation_of_the_files(tmp_path, params, kind):
+    rgb = np.full((40, 50, 3), 128, np.uint8)
+    Image.fromarray(rgb if kind == "colour" else rgb[..., 0]).save(tmp_path / "a.png")
+    options = {"num_samples": 4, "temperature": 0.03, "uncertainty": True}
+    out = tmp_path / "out"
+    assert upscale_files(params, tmp_path / "a.png", out, **options).written == 1
+    names = {f"a_{i}.png" for i in range(4)}
+    assert {path.name for path in out.iterdir()} == names | {"a_std.png"}
+    samples = np.stack([read_image(out / name).pixels for name in sorted(names)])
+    assert samples.ndim == (4 if kind == "colour" else 3)
+    deviation = samples.std(axis=0)
+    deviation = deviation.mean(axis=-1) if kind == "colour" else deviation
+    wanted = files.heat_map(deviation, 25.0).astype(int)
+    assert np.abs(read_rgb(out / "a_std.png") - wanted).max() <= 6  # float32, next colour
+    assert "over 4 samples, in grey levels" in Image.open(out / "a_std.png").text["Description"]
+    assert upscale_files(params, tmp_path / "a.png", out, **options).skipped == 1
+    (out / "a_std.png").unlink()
+    assert upscale_files(params, tmp_path / "a.png", out, **options).written == 1
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_back_projection_is_reported_and_true(tmp_path, params, capsys, kind):
+    rgb = imresize(_rgb(12, 15), 4) if kind == "colour" else imresize(_rgb(12, 15)[..., 0], 4)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    for tile in ("auto", 32):
+        options = {"temperature": 0.02, "back_project": True, "tile": tile}
+        upscale_files(params, tmp_path / "a.png", tmp_path / str(tile), **options)
+        text = capsys.readouterr().out
+        before, after = map(float, re.search(r"LR-PSNR (.*) -> (.*) dB", text).groups())
+        found = lr_psnr(read_image(tmp_path / str(tile) / "a.png").pixels, rgb, 2)
+        assert abs(found - after) < 0.01 and after > before + 10
+
+
+def test_back_projection_of_an_array(params):
+    rgb = imresize(_rgb(12, 15), 4)
+    options = {"temperature": 0.02, "num_samples": 2, "back_project": True}
+    images = upscale_image(params, rgb, jax.random.key(0), **options)
+    assert images.shape == (2, 96, 120, 3) and (images[0] != images[1]).any()
+    assert all(lr_psnr(image, rgb, 2) > 55 for image in images)
+
+
+def test_arrays_of_another_kind_are_refused(params):
+    for bad in (_rgb(4, 4)[..., 0], _rgb(4, 4) / 255, np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="rgb must be uint8"):
+            upscale_image(params, bad, jax.random.key(0))
+    with pytest.raises(TypeError, match="key must be"):
+        upscale_image(params, _rgb(4, 4), 0)
 
 
 def _two_suffixes(folder):
@@ -259,8 +377,8 @@ def _good(**options):
 
 
 USAGE = {
-    "two suffixes": (_two_suffixes, "a.jpg and a.png would both be written to"),
-    "samples": (_samples_collide, "a.png and a.webp would both be written to"),
+    "two suffixes": (_two_suffixes, "a.jpg and a.png would all be written to"),
+    "samples": (_samples_collide, "a.png and a.webp would all be written to"),
     "onto itself": (_onto_itself, "the output would overwrite an input"),
     "into the input": (_into_input, "must not be the input folder"),
     "no images": (_no_images, "no images found"),
@@ -271,6 +389,11 @@ USAGE = {
     "samples 0": (_good(num_samples=0), "num_samples = 0 must be"),
     "temperature": (_good(temperature=-0.5), "temperature must be finite and >= 0, got -0.5"),
     "nan temperature": (_good(temperature=float("nan")), "temperature must be finite"),
+    "scale": (_good(scale=4), "scale = 4, but the model's scale is 2"),
+    "one sample": (_good(uncertainty=True), "uncertainty needs at least 2 samples"),
+    "tiny tile": (_good(tile=31), "tile = 31 must be 'auto', 0 (one piece), or at least 32"),
+    "negative tile": (_good(tile=-1), "tile = -1 must be"),
+    "tile word": (_good(tile="big"), "tile = 'big' must be"),
 }
 
 
@@ -285,6 +408,22 @@ def test_usage_errors_do_nothing(tmp_path, params, label):
     print(f"{label}: {info.value}")
     assert message in str(info.value) and "\n" not in str(info.value)
     assert sorted(tmp_path.rglob("*.png")) == before
+
+
+def test_colliding_inputs_do_not_stop_the_others(tmp_path, params, capsys):
+    folder, wanted = _folder(tmp_path)
+    Image.fromarray(_rgb(2, 2)).save(folder / "odd.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file where a folder should be")
+    summary = upscale_files(params, folder, tmp_path / "out")
+    assert summary == Summary(written=len(wanted) - 3, skipped=0, failed=4)
+    errors = capsys.readouterr().err.splitlines()
+    assert sum("odd.jpg and odd.png would all be written to" in line for line in errors) == 2
+    assert sum("deep/grey.png: cannot be written (" in line for line in errors) == 1
+    assert not (tmp_path / "out" / "odd.png").exists()
+    jobs = plan(folder, tmp_path / "out", num_samples=2, uncertainty=True)
+    assert [job.name for job in jobs if job.problem] == ["odd.jpg", "odd.png"]
+    assert [p.name for p in jobs[0].files] == ["odd_0.png", "odd_1.png", "odd_std.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -312,10 +451,15 @@ def test_main_statuses(tmp_path, params, main, capsys):
     assert main(call) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "0 written, 6 skipped, 1 failed"
     assert main([*call, "--seed", "-1"]) == 2
+    assert main([*call, "--scale", "4"]) == 2
+    options = ["--scale", "2", "--tile", "64", "--back_project", "--uncertainty"]
+    assert main([*call[:3], str(tmp_path / "more"), *call[4:], *options, "--num-samples", "2"]) == 1
+    assert len(list((tmp_path / "more").rglob("*.png"))) == 3 * 6
+    capsys.readouterr()
     assert main([*call[:4], "-n", str(tmp_path / "in")]) == 2
     assert main([*call[:4], "-n", str(folder / "bad.png")]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
+    assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
 
 
 def test_command_line_as_a_process(tmp_path):

@@ -1,7 +1,8 @@
-"""Image files: everything that people have on disk becomes uint8 RGB, or one clear error."""
+"""Image files: everything that people have on disk becomes pixels, or one clear error."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -25,6 +26,41 @@ class _Unusable(ValueError):
     """A readable file whose pixels cannot be used; the reason."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A decoded image file.
+
+    Attributes:
+      pixels: [H,W,3] uint8 in colour; [H,W] uint8, or uint16 of 16-bit and float files,
+        in grey.  Colours are as stored, not multiplied by alpha.
+      alpha: uint8 [H,W], or None when the file has none.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+
+    @property
+    def grey(self) -> bool:
+        return self.pixels.ndim == 2
+
+    @property
+    def top(self) -> int:
+        """The value of white."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+    @property
+    def uint8(self) -> np.ndarray:
+        """The pixels at 8 bits, rounded."""
+        if self.pixels.dtype == np.uint8:
+            return self.pixels
+        return np.rint(self.pixels * (255 / self.top)).astype(np.uint8)
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """uint8 [H,W,3]."""
+        return np.repeat(self.uint8[..., None], 3, axis=2) if self.grey else self.pixels
+
+
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
     """Read an image file as 8-bit RGB; transparent parts are laid over white.
 
@@ -36,26 +72,26 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     Raises:
       ImageError: the file is missing, damaged, too large or no image.
     """
-    rgb, alpha = read_image(path)
-    if alpha is None:
+    picture = read_image(path)
+    rgb = picture.rgb
+    if picture.alpha is None:
         return rgb
-    cover = alpha[..., None].astype(np.uint16)
+    cover = picture.alpha[..., None].astype(np.uint16)
     return ((rgb * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
 
 
-def read_image(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read an image file as 8-bit RGB and its transparency.
+def read_image(path: str | os.PathLike) -> Picture:
+    """Read an image file: its pixels in colour or grey, and its transparency.
 
-    Applies the EXIF orientation; expands palettes, 1-bit, grey and CMYK; scales 16-bit
-    grey (and floats in [0,1]) to 8 bits by rounding.  16-bit colour PNG is read at 8-bit
+    Applies the EXIF orientation; expands palettes, 1-bit and CMYK.  16-bit grey keeps
+    its precision, floats in [0,1] become 16 bits; 16-bit colour PNG is read at 8-bit
     precision (the low byte is dropped).  Of an animation, the first frame.
 
     Args:
       path: PNG, JPEG, WebP, TIFF, BMP, PPM or GIF file.
 
     Returns:
-      (rgb uint8 [H,W,3], alpha uint8 [H,W] or None when the file has none); the colours
-      are as stored, not multiplied by alpha.
+      a `Picture`.
 
     Raises:
       ImageError: the file is missing, damaged, truncated, no image, empty, of a kind
@@ -73,7 +109,7 @@ def read_image(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
                 raise _Unusable(f"has no pixels ({image.width}x{image.height})")
             kind = image.format
             image.load()
-            return _to_rgb(_upright(image), kind)
+            return _picture(_upright(image), kind)
     except _Unusable as error:
         reason = str(error)
     except FileNotFoundError:
@@ -144,16 +180,20 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _picture(image: Image.Image, kind: str) -> Picture:
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        return np.repeat(_grey(image, kind)[..., None], 3, axis=2), None
+        return Picture(_grey16(image, kind))
+    grey = image.mode in ("1", "L", "LA", "La")
+    alpha = None
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        rgba = np.array(image.convert("RGBA"))
-        return np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
-    return np.array(image.convert("RGB")), None
+        image = image.convert("RGBA")
+        alpha = np.array(image.getchannel("A"))
+    if grey:
+        return Picture(np.array(image.getchannel(0).convert("L")), alpha)
+    return Picture(np.array(image.convert("RGB")), alpha)
 
 
-def _grey(image: Image.Image, kind: str) -> np.ndarray:
+def _grey16(image: Image.Image, kind: str) -> np.ndarray:
     # Pillow's own conversion of these modes clips at 255 (16-bit images turn white).
     values = np.array(image).astype(np.float64)
     if not np.isfinite(values).all():
@@ -165,4 +205,4 @@ def _grey(image: Image.Image, kind: str) -> np.ndarray:
             f"has {image.mode} samples in {values.min():g}..{values.max():g}; only 8-bit, "
             "16-bit and floats in 0..1 have a known range"
         )
-    return np.rint(values * (255 / top)).astype(np.uint8)
+    return np.rint(values * (65535 / top)).astype(np.uint16)

@@ -115,6 +115,20 @@ def imresize_window(
     return ranked(_resize_numpy(x[:, cut[1], cut[2]], taps, border, uint8_stages))
 
 
+def downscale_taps(n: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return one axis of `imresize(image, 1 / scale)` as a linear map.
+
+    Args:
+      n: size of the result; the image has n * scale pixels.
+      scale: whole number, at least 2.
+
+    Returns:
+      (weights float64 [n,P], positions int [n,P]): result i is the sum of the image's
+      pixels at positions[i] times weights[i].  Mirrored positions occur twice.
+    """
+    return _taps(n * scale, n, 1 / scale, "symmetric")
+
+
 def _as_batch(image):
     """Return the image as [B,H,W,C] and the function that restores its rank."""
     x = image if isinstance(image, jax.Array) else np.asarray(image)

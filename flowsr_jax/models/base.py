@@ -97,7 +97,10 @@ class Family:
         options come from the phase's `loss_options`.
       check_lr: (config, lr) -> None; raises ValueError for an input that the
         model cannot take (before any compilation).
-      sample: (params, lr, key, *, temperature, num_samples, **family options).
+      sample: (params, lr, key, *, temperature, num_samples, **family options); with
+        `noise_shapes` it also takes `noise=`, the list of standard-normal arrays
+        [B,...] ([num_samples,B,...] with num_samples) used in place of draws from the
+        key, which may then be None.
 
     Optional (None when the family lacks the verb):
       encode, decode, log_prob: exact latents and likelihood.
@@ -107,6 +110,9 @@ class Family:
       views: (config, loss_name) -> tuple[View, ...] for validation.
       check_invertibility: (params, lr, key) -> report.
       latent_shapes: (config, lr_shape) -> shapes of encode's latents.
+      noise_shapes: (config, lr_shape, **sample's options) -> shapes [B,H,W,C] of the
+        noise that `sample` draws; H and W proportional to the LR's (so that noise can
+        be made block by block).  None: `sample` is deterministic.
       recognise_torch: (state dict) -> bool: these keys belong to this family.
       from_torch: (state dict, **overrides) -> Params.
       multiple: (config) -> int; LR sides must be multiples of it.
@@ -125,6 +131,7 @@ class Family:
     views: Callable = lambda config, loss: ()
     check_invertibility: Callable | None = None
     latent_shapes: Callable | None = None
+    noise_shapes: Callable | None = None
     recognise_torch: Callable | None = None
     from_torch: Callable | None = None
     multiple: Callable = lambda config: 1

@@ -42,8 +42,10 @@ def decode(params, latents, lr):
 
 
 @functools.partial(jax.jit, static_argnames=("num_samples",))
-def sample(params, lr, key, *, temperature=None, num_samples=None):
+def sample(params, lr, key, *, temperature=None, num_samples=None, noise=None):
     """Draw images of p(HR | LR); see flowsr_jax.sample.
+
+    The latents are `temperature` times `noise` (shapes of `latent_shapes`).
 
     The encoder, the conditioning's share of every step, the determinants and the
     inverse matrices are computed once and shared by all samples.
@@ -53,17 +55,20 @@ def sample(params, lr, key, *, temperature=None, num_samples=None):
     cond = condition(params, lr)
     prepared = flow.prepare(params["flow"], cond, inverse=True)
     temperature = jnp.float32(config.temperature if temperature is None else temperature)
-    n = 1 if num_samples is None else num_samples
-    shapes = latent_shapes(config, lr.shape)
-    latents = [
-        temperature * jax.random.normal(k, (n, *shape))
-        for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
-    ]
+    if noise is None:
+        n = 1 if num_samples is None else num_samples
+        shapes = latent_shapes(config, lr.shape)
+        noise = [
+            jax.random.normal(k, (n, *shape))
+            for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
+        ]
+    elif num_samples is None:
+        noise = [z[None] for z in noise]
 
     def draw(z):
         return flow.inverse(params["flow"], z, cond, prepared)[0]
 
-    images = jax.vmap(draw)(latents)
+    images = jax.vmap(draw)([temperature * z for z in noise])
     return images[0] if num_samples is None else images
 
 
@@ -142,6 +147,7 @@ FAMILY = Family(
     views=_views,
     check_invertibility=check_invertibility,
     latent_shapes=latent_shapes,
+    noise_shapes=latent_shapes,
     recognise_torch=lambda state: "RRDB.conv_first.weight" in state,
     from_torch=torch_map.from_torch,
     multiple=lambda config: config.multiple,

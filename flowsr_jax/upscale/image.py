@@ -1,0 +1,180 @@
+"""One image array: its windows drawn, joined and handed on in strips of full width."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from flowsr_jax.metrics import to_uint8
+from flowsr_jax.models import Params
+from flowsr_jax.models.inputs import check_key
+from flowsr_jax.upscale.finish import Projector
+from flowsr_jax.upscale.noise import threefry
+from flowsr_jax.upscale.sampler import Sampler
+from flowsr_jax.upscale.tiles import Span, ramp, reflected, spans
+
+REDRAWS = 3
+FRESH = 1 << 30  # key offset of redraws, beyond any sample's number
+
+
+class SampleError(ValueError):
+    """An image that could not be drawn; one line."""
+
+
+def image_key(seed: int, name: str) -> jax.Array:
+    """Return the key of an image: a function of the seed and of its name in its folder."""
+    digest = hashlib.sha256(os.fsencode(name)).digest()
+    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "little"))
+
+
+def _silent(text: str) -> None:
+    del text
+
+
+def upscale_image(
+    params: Params,
+    rgb: np.ndarray,
+    key: jax.Array,
+    *,
+    num_samples: int = 1,
+    temperature: float | None = None,
+    tile: int | str = "auto",
+    back_project: bool = False,
+    options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = _silent,
+) -> np.ndarray:
+    """Super-resolve one 8-bit image of any size.
+
+    Samples with non-finite pixels are drawn again with another key, REDRAWS times.
+
+    Args:
+      params: model parameters.
+      rgb: uint8 [h,w,3].
+      key: PRNG key.
+      num_samples, temperature, tile, back_project, options: as `upscale_files`.
+      say: receives a line whenever samples are drawn again.
+
+    Returns:
+      uint8 [num_samples, s*h, s*w, 3], clipped and rounded.
+
+    Raises:
+      ValueError: an argument that does not fit.
+      SampleError: pixels that stay non-finite.
+    """
+    rgb = np.asarray(rgb)
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"rgb must be uint8 [h,w,3], got {rgb.dtype} {rgb.shape}")
+    check_key(key)
+    sampler = Sampler(
+        params, num_samples=num_samples, temperature=temperature, tile=tile, options=options
+    )
+    strips = image_strips(sampler, rgb, key, say=say)
+    if back_project:
+        strips = Projector(rgb, sampler.scale, num_samples).run(strips)
+    return np.concatenate([to_uint8(strip) for strip in strips], axis=1)
+
+
+def image_strips(
+    sampler: Sampler,
+    pixels: np.ndarray,
+    key: jax.Array,
+    *,
+    say: Callable[[str], None] = _silent,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[np.ndarray]:
+    """Draw an image from top to bottom.
+
+    Memory: the strip at hand, O(samples x width x height of a window), whatever the
+    height of the image.
+
+    Args:
+      sampler: what draws.
+      pixels: uint8 or uint16, [h,w,3] in colour or [h,w] in grey.
+      key: PRNG key.
+      say: as `upscale_image`.
+      tick: receives (windows drawn, of how many) after each.
+
+    Yields:
+      float32 [num_samples, rows, s*w, 3], not clipped, finite; rows are multiples of the
+      scale s and add up to s*h.
+
+    Raises:
+      SampleError: pixels that stay non-finite.
+    """
+    key = threefry(key)
+    height, width = pixels.shape[:2]
+    *window, group = sampler.window(height, width)
+    rows, columns = (
+        spans(n, side, sampler.step) for n, side in zip((height, width), window, strict=True)
+    )
+    total = len(rows) * len(columns)
+    done = 0
+    carry = None  # of the strip above, weighted: the rows that it shares with the next
+    for row, below in zip(rows, [*rows[1:], None], strict=True):
+        strip = None
+        for column in columns:
+            part = _finite(sampler, pixels, key, row, column, window, group, say)
+            strip = _joined(strip, part, column, width * sampler.scale, sampler.scale)
+            done += 1
+            tick(done, total)
+        if carry is not None:
+            rise = ramp(row.last - row.first, sampler.scale)[:, None, None]
+            strip[:, : len(rise)] *= rise
+            strip[:, : len(rise)] += carry
+        if below is None:
+            yield strip
+        else:
+            shared = (row.last - below.first) * sampler.scale
+            fall = 1 - ramp(below.last - below.first, sampler.scale)[:, None, None]
+            carry = strip[:, -shared:] * fall
+            yield strip[:, :-shared]
+
+
+def _joined(strip, part, column: Span, width, scale):
+    """Put a window's part into the strip; ramps over what it shares with the one before."""
+    if part.shape[2] == width:
+        return part
+    if strip is None:
+        strip = np.zeros((*part.shape[:2], width, 3), np.float32)
+    first, last = column.first * scale, column.last * scale
+    if first:
+        rise = ramp(column.last - column.first, scale)[:, None]
+        shared = strip[:, :, first : first + len(rise)]
+        shared *= 1 - rise
+        part[:, :, : len(rise)] *= rise
+        part[:, :, : len(rise)] += shared
+    strip[:, :, first:last] = part
+    return strip
+
+
+def _finite(sampler, pixels, key, row: Span, column: Span, window, group, say) -> np.ndarray:
+    """Draw a window and cut out what it contributes; samples that fail are drawn again."""
+    where = (
+        reflected(span.start, side, n)
+        for span, side, n in zip((row, column), window, pixels.shape, strict=False)
+    )
+    lr = pixels[np.ix_(*where)].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    if lr.ndim == 2:
+        lr = np.repeat(lr[..., None], 3, axis=2)
+    s = sampler.scale
+    cut = tuple(slice((x.first - x.start) * s, (x.last - x.start) * s) for x in (row, column))
+
+    def draw(key):
+        return sampler.draw(lr, key, row.start, column.start, group)[:, *cut]
+
+    out = np.array(draw(key))  # a copy: what comes from the device is read-only
+    for attempt in range(REDRAWS + 1):
+        wrong = ~np.isfinite(out).all(axis=-1)
+        bad = wrong.any(axis=(1, 2))
+        if not bad.any():
+            return out
+        count = f"{wrong.sum()} non-finite pixels in {bad.sum()} of {len(bad)} samples"
+        if attempt < REDRAWS:
+            say(f"{count}; drawing again ({attempt + 1} of {REDRAWS})")
+            out[bad] = draw(jax.random.fold_in(key, FRESH + attempt))[bad]
+    raise SampleError(f"{count} after {REDRAWS} further draws; try a lower temperature")

@@ -1,0 +1,72 @@
+"""What a batch shows while it goes: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+
+class Progress:
+    """Lines and counts of a batch; see `progress`."""
+
+    def __init__(self, total: int, bar=None):
+        self._total, self._bar = total, bar
+        self._start = time.monotonic()
+        self._done = self._written = 0
+        self._told = False
+        self._task = None if bar is None else bar.add_task("", total=total, now="", rate="")
+
+    def say(self, text: str, problem: bool = False) -> None:
+        """Report an event; on a terminal only problems, what went well is on the bar."""
+        text = one_line(text)
+        if self._bar is None:
+            line = f"[{self._done + 1}/{self._total}] {text}"
+            print(line, file=sys.stderr if problem else sys.stdout, flush=True)
+        elif problem:
+            self._bar.console.print(text, markup=False, highlight=False)
+
+    def once(self, text: str) -> None:
+        """Report something that holds for many images, the first time only."""
+        if not self._told:
+            self._told = True
+            self.say(text, problem=self._bar is not None)
+
+    def tick(self, name: str, done: int, total: int) -> None:
+        """Show how far the image at hand is."""
+        if self._bar is not None:
+            now = one_line(name) if total == 1 else f"{one_line(name)}, tile {done} of {total}"
+            self._bar.update(self._task, now=now)
+
+    def advance(self, written: bool) -> None:
+        """One image is done with."""
+        self._done += 1
+        self._written += written
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, now="", rate=self.rate())
+
+    def rate(self) -> str:
+        return f"{self._written / max(time.monotonic() - self._start, 1e-9):.2f} images/s"
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Progress]:
+    """Yield the `Progress` of a batch of `total` images."""
+    if not sys.stdout.isatty():
+        shown = Progress(total)
+        yield shown
+        print(f"{total} images, {shown.rate()} written", flush=True)
+        return
+
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("rate", "now")]
+    with Bar(BarColumn(), MofNCompleteColumn(), *columns) as bar:
+        yield Progress(total, bar)
+
+
+def one_line(text: str) -> str:
+    """Escape line breaks and control characters (file names may hold anything)."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
