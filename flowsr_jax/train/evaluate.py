@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from flowsr_jax.io.atomic import atomic_write
-from flowsr_jax.math.gaussian import bits_per_dim
+from flowsr_jax.math.gaussian import bits_per_dim, fitted_bits_per_dim
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import diversity_std, lr_psnr, psnr, ssim, to_uint8
 from flowsr_jax.models.base import Family, Params, View
@@ -129,7 +129,7 @@ def evaluate(
             measured.setdefault(name, []).append({**row, "nonfinite": broken[name]})
         if family.encode is not None and any(v.stochastic for v in views):
             bits.append(_bits(family, params, pair, lr))
-            gaussian.append(_gaussian_bits(estimate, pair["hr"]))
+            gaussian.append(fitted_bits_per_dim(255.0 * np.float64(estimate), pair["hr"]))
         if show:
             show(pair, images)
     rows = [_row(name, found, counts.get(name, 1)) for name, found in measured.items()]
@@ -198,12 +198,6 @@ def _bits(family: Family, params: Params, pair: Pair, lr: np.ndarray) -> float:
     hr = np.asarray(pair["hr"], np.float32)[None] / 255
     _, log_prob = jax.jit(family.encode)(params, hr, lr)
     return float(bits_per_dim(np.asarray(log_prob)[0], hr.size))
-
-
-def _gaussian_bits(estimate: np.ndarray, hr: np.ndarray) -> float:
-    """Bits per dimension of N(estimate, s) at the image, with the best s for this image."""
-    variance = np.mean(np.square(255.0 * np.asarray(estimate, np.float64) - hr))
-    return float(0.5 * np.log2(2 * math.pi * math.e * max(variance, 1e-12)))
 
 
 def _replace(path: str, text: str) -> None:

@@ -1,0 +1,238 @@
+"""Evaluate a model, bicubic upscaling or result files on a set of images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowsr_jax.config import ConfigError
+from flowsr_jax.evaluation import pairs
+from flowsr_jax.evaluation.curve import write_curve
+from flowsr_jax.evaluation.draw import draw, draw_tight, likelihood
+from flowsr_jax.evaluation.measure import means, measure
+from flowsr_jax.evaluation.pairs import Case, EvaluationError
+from flowsr_jax.evaluation.perceptual import load_perceptual
+from flowsr_jax.evaluation.plan import (
+    Job,
+    Method,
+    check_request,
+    compare_features,
+    find_scale,
+    make_methods,
+    require_writable,
+)
+from flowsr_jax.evaluation.progress import progress
+from flowsr_jax.evaluation.protocols import get_protocol, resize
+from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, write_summary
+from flowsr_jax.metrics import to_uint8
+from flowsr_jax.models import Params
+from flowsr_jax.train.sheet import cut, write_sheet
+from flowsr_jax.upscale import Sampler, image_key
+
+SHEET_ROWS, SHEET_COLUMNS, SHEET_DRAWS = 4, 4, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came out: the rows of the table, and how many images were measured and failed."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    measured: int
+    failed: int
+
+
+def evaluate_folder(
+    source,
+    out,
+    *,
+    params: Params | None = None,
+    results=None,
+    name: str = "",
+    lr=None,
+    scale: int | None = None,
+    protocol: str = "default",
+    temperatures: Sequence[float] = (),
+    num_samples: int | None = None,
+    seed: int = 0,
+    lpips: Sequence[str] | None = None,
+    dists: Sequence[str] | None = None,
+    bits: bool = False,
+    features: Sequence[str] | None = None,
+    limit: int = 0,
+) -> Result:
+    """Measure every image of a set; print, and write tables, a sheet and a curve.
+
+    The first row of the table is bicubic upscaling.  The others are a model's samples (at
+    each temperature, always from the same noise), or result files, or there are none.
+    An image that cannot be read or measured is reported, and the rest goes on.
+
+    Args:
+      source: HR images: folder, file, "embedded", or a source of flowsr_jax.data.
+      out: output folder, made when missing; files of an earlier evaluation are replaced:
+        per_image.csv, summary.json, summary.md, sheet.png, and with several temperatures
+        curve.csv and curve.png.
+      params: a model to evaluate.
+      results: folder of result files to evaluate instead.
+      name: what to call the model.
+      lr: folder of LR images; None makes them from HR by the protocol's rule.
+      scale: s; needed if neither a model nor `lr` tells it.
+      protocol: a key of PROTOCOLS.
+      temperatures: of the rows; none is the protocol's, or the model's own.
+      num_samples: samples per image; None is the protocol's.
+      seed: 0 <= seed < 2**32.
+      lpips, dists: weight files; see `load_perceptual`.
+      bits: also the likelihood of the HR images, for flows.
+      features: two files of features or their statistics, compared by FID and KID.
+      limit: the first so many images only; 0 takes all.
+
+    Returns:
+      the rows and the counts of measured and failed images.
+
+    Raises:
+      EvaluationError: nothing was measured: a bad argument, no images, folders that do
+        not pair, a scale that the model lacks, a folder that cannot be written to.
+    """
+    out = Path(out)
+    try:
+        rules = get_protocol(protocol)
+        methods = make_methods(params, results, rules, temperatures, num_samples)
+        check_request(source, out, params, seed, bits, limit)
+        cases, notes = pairs.find_cases(source, lr, results, limit, out=out)
+        scale = find_scale(params, scale, cases)
+        compared = compare_features(features)
+        require_writable(out)
+    except (ConfigError, OSError) as error:
+        raise EvaluationError(str(error)) from None
+    perceptual = load_perceptual(lpips, dists, rules)
+    job = Job(params, scale, rules, perceptual, methods, seed, bits)
+    lines = [*rules.describe(scale), *(f"  {note}" for note in (*perceptual.notes, *notes))]
+    print(*lines, sep="\n", flush=True)
+    rows, extras, failed, sheet = _run(job, cases, out)
+    if not rows[0]:
+        first = next(iter(failed.items()))
+        raise EvaluationError(
+            f"none of the {len(cases)} images could be measured; the first: {': '.join(first)}"
+        )
+    record = {
+        "model": name or "bicubic",
+        "data": str(source) if isinstance(source, (str, Path)) else type(source).__name__,
+        "scale": scale,
+        "seed": seed,
+        "protocol": rules.name,
+        "lines": lines,
+        "images": len(rows[0]),
+        "rows": [
+            {
+                **dataclasses.asdict(method),
+                "draws": max(row["draws"] for row in found),
+                "images": len(found),
+                **means(found),
+            }
+            for method, found in zip(methods, rows, strict=True)
+        ],
+        "features": compared,
+        "failed": failed,
+    }
+    record |= {k: float(np.mean([e[k] for e in extras])) for k in LIKELIHOOD if extras}
+    written = _write(out, record, sheet)
+    print("", *table(record["rows"]), "", *remarks(record), sep="\n")
+    print(f"written to {out}: {', '.join(written)}", flush=True)
+    return Result(tuple(record["rows"]), len(rows[0]), len(failed))
+
+
+def _run(job: Job, cases: Sequence[Case], out: Path):
+    """Measure all images; return (rows per method, likelihoods, {name: fault}, sheet rows)."""
+    rows: list[list[dict[str, Any]]] = [[] for _ in job.methods]
+    extras: list[dict[str, float]] = []
+    failed: dict[str, str] = {}
+    sheet: list[tuple[str, Any]] = []
+    with PerImage(out / "per_image.csv") as file, progress(len(cases)) as shown:
+        for case in cases:
+            try:
+                pair, images, found, extra = _measure_case(
+                    job, case, lambda text, name=case.name: shown.say(f"{name}: {text}")
+                )
+            except Exception as error:  # a damaged file, out of memory: the others go on
+                known = isinstance(error, ValueError)
+                text = str(error) if known else f"{type(error).__name__}: {error}"
+                failed[case.name] = " ".join(text.split())
+                shown.finish(f"{case.name}: failed: {failed[case.name]}", problem=True)
+                continue
+            for kept, row in zip(rows, found, strict=True):
+                kept.append(row)
+            if extra:
+                extras.append(extra)
+            if len(sheet) < SHEET_ROWS:
+                sheet.append((case.name, cut(pair, _columns(job.methods, images))))
+            about = {"image": case.name, "height": len(pair["hr"]), "width": pair["hr"].shape[1]}
+            lines = [
+                {**about, **dataclasses.asdict(method), **row}
+                for method, row in zip(job.methods, found, strict=True)
+            ]
+            lines[min(1, len(lines) - 1)] |= extra
+            file.add(lines)
+            shown.finish(f"{case.name}: {_brief(job, found)}")
+    return rows, extras, failed, sheet
+
+
+def _measure_case(job: Job, case: Case, say):
+    """Return (pair, images per method, numbers per method, likelihoods or {})."""
+    pair = pairs.load_pair(case, job.scale, job.protocol)
+    key = image_key(job.seed, case.name)
+    images, found = {}, []
+    for index, method in enumerate(job.methods):
+        if index == 0:
+            drawn = [resize(pair["lr"], job.scale, job.protocol.resize)]
+        elif job.params is None:
+            drawn = pairs.load_results(case, pair, job.protocol)
+        else:
+            drawn = _sample(job, method, pair["lr"], key, say)
+        row = measure(drawn, pair, job.scale, job.protocol, job.perceptual)
+        if method.temperature == 0:
+            row.setdefault("diversity", 0.0)
+        images[method.method] = drawn[:SHEET_DRAWS]
+        found.append({**row, "draws": len(drawn)})
+    extra = likelihood(job.params, pair, say) if job.bits else {}
+    return pair, images, found, extra
+
+
+def _sample(job: Job, method: Method, lr: np.ndarray, key, say) -> list[np.ndarray]:
+    """Draw the 8-bit samples of a row."""
+    how = {"num_samples": method.draws, "temperature": method.temperature}
+    if job.protocol.tight:
+        found = draw_tight(job.params, lr, key, **how)
+    else:
+        found = draw(Sampler(job.params, **how), lr, key, say)
+    return list(to_uint8(found, job.protocol.quantise))
+
+
+def _columns(methods: Sequence[Method], images: Mapping[str, list]) -> dict[str, list]:
+    """Choose what the sheet shows: bicubic, a few of the others, the first draws of each."""
+    others = np.arange(1, len(methods))
+    if len(others) > SHEET_COLUMNS:  # evenly, with the first and the last
+        others = others[np.linspace(0, len(others) - 1, SHEET_COLUMNS).round().astype(int)]
+    draws = SHEET_DRAWS if len(others) == 1 else 1
+    names = [methods[i].method for i in (0, *others)]
+    return {name: images[name][:draws] for name in names}
+
+
+def _brief(job: Job, found: Sequence[Mapping[str, Any]]) -> str:
+    column = job.protocol.scores[0].column
+    cells = [f"{m.method} {row[column]:.2f}" for m, row in zip(job.methods, found, strict=True)]
+    return f"{column} " + ", ".join(cells)
+
+
+def _write(out: Path, record: Mapping[str, Any], sheet) -> list[str]:
+    write_summary(out, record)
+    write_sheet(str(out / "sheet.png"), sheet)
+    written = ["per_image.csv", "summary.json", "summary.md", "sheet.png"]
+    if sum(row["temperature"] is not None for row in record["rows"]) > 1:
+        more, note = write_curve(out, record["rows"])
+        written += more
+        if note:
+            print(note)
+    return written

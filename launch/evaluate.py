@@ -1,0 +1,81 @@
+"""Measure a model, bicubic upscaling or result files on a folder of HR images.
+
+    python launch/evaluate.py -n runs/quickstart -i photos -o out --curve
+    python launch/evaluate.py -n bicubic --scale 4 -i Set5 --lr Set5/LR_x4 -o out --protocol matlab
+    python launch/evaluate.py --sr results -i DIV2K_valid_HR -o out --scale 4 --protocol ntire
+
+MODEL is a folder written by flowsr_jax.save, a run's work directory, an official weight
+file, or `bicubic`.  Exit status: 0 all images measured, 1 an image failed, 2 nothing could
+be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-n", "--model", help="model folder, weight file or `bicubic`")
+    what.add_argument("--sr", help="folder of results NAME.png, or NAME_0.png, NAME_1.png, ...")
+    parser.add_argument("-i", "--input", required=True, help="HR folder or file, or `embedded`")
+    parser.add_argument("-o", "--output", required=True, help="output folder")
+    parser.add_argument("--lr", help="LR folder; default: made from HR by the protocol's rule")
+    parser.add_argument("--scale", type=int, help="where neither the model nor --lr tells it")
+    parser.add_argument("--protocol", default="default", help="srflow, ntire, basicsr, irn, ...")
+    heat = parser.add_mutually_exclusive_group()
+    heat.add_argument("--temperatures", type=_numbers, default=(), help="such as 0,0.5,0.8")
+    heat.add_argument("--curve", action="store_true", help="temperatures 0,0.1,...,1")
+    parser.add_argument("--num-samples", type=int, help="samples per image; default: protocol's")
+    parser.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
+    parser.add_argument("--lpips", nargs="*", metavar="FILE", help="weights; default: installed")
+    parser.add_argument("--dists", nargs="+", metavar="FILE", help="alpha and beta; backbone")
+    parser.add_argument("--bits", action="store_true", help="likelihood of the HR images")
+    parser.add_argument("--features", nargs=2, metavar="FILE", help="FID, KID of real and fake")
+    parser.add_argument("--limit", type=int, default=0, help="the first so many images only")
+    args = parser.parse_args(argv)
+    import flowsr_jax  # after the flags: --help and mistakes in them answer at once
+    from flowsr_jax.evaluation import evaluate_folder
+    from flowsr_jax.evaluation.curve import TEMPERATURES
+
+    try:
+        params = None
+        if args.model not in (None, "bicubic"):
+            read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
+            params = read(args.model)
+        result = evaluate_folder(
+            args.input,
+            args.output,
+            params=params,
+            results=args.sr,
+            name=args.model or args.sr,
+            lr=args.lr,
+            scale=args.scale,
+            protocol=args.protocol,
+            temperatures=TEMPERATURES if args.curve else args.temperatures,
+            num_samples=args.num_samples,
+            seed=args.seed,
+            lpips=args.lpips,
+            dists=args.dists,
+            bits=args.bits,
+            features=args.features,
+            limit=args.limit,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; per_image.csv has the finished images", file=sys.stderr)
+        return 130
+    return 1 if result.failed else 0
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
