@@ -14,6 +14,7 @@ from flowsr_jax.api import (
     load,
     sample,
     save,
+    to_torch,
 )
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models import Params
@@ -32,4 +33,5 @@ __all__ = [
     "load",
     "sample",
     "save",
+    "to_torch",
 ]

@@ -9,16 +9,16 @@ channels last; results are not clipped: `jnp.clip(sr, 0, 1)` is the caller's cho
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.io import torch_file, weights
+from flowsr_jax.io.torch_write import to_torch
 from flowsr_jax.math import gaussian
-from flowsr_jax.models import Params, families, family_of, get_family, verb
+from flowsr_jax.models import Params, family_of, verb
 from flowsr_jax.models.inputs import check_key, check_pair, check_temperature
+from flowsr_jax.models.torch_rules import import_weights
 
 
 class NonFiniteWarning(RuntimeWarning):
@@ -52,29 +52,11 @@ def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params
     Raises:
       ValueError: weights of no known family, or keys that do not fit it.
     """
-    if isinstance(path_or_mapping, Mapping):
-        state = dict(path_or_mapping)
-    else:
-        state = torch_file.read_weights(path_or_mapping)
-    state = {k.removeprefix("module."): v for k, v in state.items()}
-    if model is None:
-        model = _infer_family(state)
-    convert = get_family(model).from_torch
-    if convert is None:
-        raise ValueError(f"family {model!r} has no importer of PyTorch weights")
-    return convert(state, **overrides)
-
-
-def _infer_family(state: Mapping[str, Any]) -> str:
-    for name in families():
-        recognise = get_family(name).recognise_torch
-        if recognise is not None and recognise(state):
-            return name
-    keys = ", ".join(list(state)[:3])
-    raise ValueError(
-        f"these weights belong to no known family (first keys: {keys}); pass model= one of "
-        f"{', '.join(families())}"
-    )
+    imported = import_weights(torch_file.read_weights(path_or_mapping), model, **overrides)
+    if imported.ignored:
+        names = ", ".join(imported.ignored[:3])
+        warnings.warn(f"{len(imported.ignored)} unused tensors left out: {names}", stacklevel=2)
+    return imported.params
 
 
 def sample(
@@ -226,4 +208,5 @@ __all__ = [
     "load",
     "sample",
     "save",
+    "to_torch",
 ]

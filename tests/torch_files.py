@@ -4,6 +4,8 @@ import pickle
 import struct
 import zipfile
 
+import numpy as np
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {
     "protocol_version": 1001,
@@ -87,3 +89,38 @@ def write_legacy(path, tree: bytes, storages, *, item=4, system=SYSTEM, protocol
         parts += [struct.pack("<q", len(data) // item), data]
     path.write_bytes(b"".join(parts))
     return path
+
+
+def rrdb_state(scheme="released", *, seed=0, nf=6, gc=3, nb=2, up=2):
+    """A random RRDB in one of three naming schemes, in the order of its module tree."""
+    rng = np.random.default_rng(seed)
+    state = {}
+
+    def conv(name, co, ci):
+        state[f"{name}.weight"] = (rng.standard_normal((co, ci, 3, 3)) * 0.15).astype("f")
+        state[f"{name}.bias"] = (rng.standard_normal(co) * 0.1).astype("f")
+
+    old = scheme == "esrgan_old"
+    conv("model.0" if old else "conv_first", nf, 3)
+    for i in range(nb):
+        for j in (1, 2, 3):
+            for c in range(5):
+                block = {
+                    "released": f"RRDB_trunk.{i}.RDB{j}.conv{c + 1}",
+                    "esrgan_old": f"model.1.sub.{i}.RDB{j}.conv{c + 1}.0",
+                    "basicsr": f"body.{i}.rdb{j}.conv{c + 1}",
+                }[scheme]
+                conv(block, nf if c == 4 else gc, nf + c * gc)
+    trunk = {"released": "trunk_conv", "esrgan_old": f"model.1.sub.{nb}", "basicsr": "conv_body"}
+    conv(trunk[scheme], nf, nf)
+    for u in range(1, up + 1):
+        upconv = {"released": f"upconv{u}", "esrgan_old": f"model.{3 * u}"}
+        conv(upconv.get(scheme, f"conv_up{u}"), nf, nf)
+    last = {
+        "released": ("HRconv", "conv_last"),
+        "esrgan_old": (f"model.{3 * up + 2}", f"model.{3 * up + 4}"),
+        "basicsr": ("conv_hr", "conv_last"),
+    }[scheme]
+    conv(last[0], nf, nf)
+    conv(last[1], 3, nf)
+    return state

@@ -13,9 +13,10 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from flowsr_jax.io.torch_pickle import (
@@ -31,20 +32,27 @@ __all__ = ["UnsafeFileError", "WeightsFileError", "read_torch", "read_weights"]
 # The first pickle of the layout before torch 1.6: the number 0x1950a86a20f9469cfc6c.
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PROTOCOL = 1001
-CONTAINERS = ("params_ema", "params", "state_dict")
+CONTAINERS = ("params_ema", "params", "state_dict")  # averaged weights first
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others inflate in unbounded steps
 MEBIBYTE = 1 << 20
+Report = Callable[[str], None]
 
 
-def read_weights(source: str | os.PathLike | Mapping) -> dict[str, np.ndarray]:
+def read_weights(
+    source: str | os.PathLike | Mapping, report: Report | None = None
+) -> dict[str, np.ndarray]:
     """Read weights of any supported kind, told apart by content.
 
     Args:
       source: a .pth/.pt, .npz or .safetensors file, or a mapping of arrays (tensors of
         torch included).
+      report: receives a line for whatever was opened, removed or left out.
 
     Returns:
-      {official key: array}: containers such as "params_ema" opened, the prefix "module."
-      removed.
+      {official key: array} in the file's order, dtypes as stored (bfloat16 is
+      ml_dtypes.bfloat16).  Of the containers "params_ema", "params" and "state_dict"
+      (dicts, or prefixes of keys) the first one there is opened; a dict with one state
+      dict in it is opened too; the prefix "module." is removed.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -52,26 +60,25 @@ def read_weights(source: str | os.PathLike | Mapping) -> dict[str, np.ndarray]:
       WeightsFileError: a damaged or unknown file.
     """
     if isinstance(source, Mapping):
-        return _finish(source, "the mapping", _as_array)
+        return _finish(source, "the mapping", _as_array, report)
     path = Path(source)
     head = _head(path)
     if head.startswith(b"PK") and _is_npz(path):
-        return _finish(_read_npz(path), str(path), np.asarray)
+        return _finish(_read_npz(path), str(path), np.asarray, report)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
-        return _finish(_read_safetensors(path), str(path), np.asarray)
-    return read_torch(path)
+        return _finish(_read_safetensors(path), str(path), np.asarray, report)
+    return read_torch(path, report)
 
 
-def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_torch(path: str | os.PathLike, report: Report | None = None) -> dict[str, np.ndarray]:
     """Read the tensors of a file written by torch.save, without torch.
 
     Args:
-      path: a state dict, possibly inside "params_ema", "params", "state_dict" or a
-        dict with one state dict in it; either layout.
+      path: a state dict in either layout, perhaps in a container; see `read_weights`.
+      report: as in `read_weights`.
 
     Returns:
-      {key: array} in the file's order, the prefix "module." removed; dtypes as stored
-      (bfloat16 is ml_dtypes.bfloat16).
+      as `read_weights`.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -83,13 +90,13 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if head.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
-                return _read_zip(archive, path)
+                return _read_zip(archive, path, report)
         except WeightsFileError:
             raise
         except Exception as error:  # zipfile raises nearly anything on damaged files
             raise WeightsFileError(f"{path}: damaged zip archive ({_line(error)})") from None
     if head.startswith(LEGACY_MAGIC):
-        return _read_legacy(path)
+        return _read_legacy(path, report)
     if not head:
         raise WeightsFileError(f"{path}: is empty")
     if LEGACY_MAGIC.startswith(head):
@@ -101,7 +108,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     )
 
 
-def _read_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
+def _read_zip(archive: zipfile.ZipFile, path: Path, report) -> dict[str, np.ndarray]:
     entries = _entries(archive, path)
     tops = [name[: -len("/data.pkl")] for name in entries if name.endswith("/data.pkl")]
     if len(tops) != 1 or "/" in tops[0]:
@@ -113,7 +120,7 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     if order != b"little":
         raise WeightsFileError(f"{path}: byte order {order[:8]!r} is not supported, only 'little'")
     stream = io.BytesIO(archive.read(f"{top}/data.pkl"))
-    tree, storages = read_pickle(stream, str(path))
+    tree, _ = read_pickle(stream, str(path))
     if stream.read(1):
         raise WeightsFileError(f"{path}: bytes follow the end of data.pkl")
     raw: dict[str, bytes] = {}
@@ -121,12 +128,12 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     def array(tensor):
         key = tensor.storage.key
         if f"{top}/data/{key}" not in entries:
-            raise WeightsFileError(f"its storage {key!r} is missing")
+            raise WeightsFileError(f"its storage {key[:50]!r} is missing")
         if key not in raw:
             raw[key] = archive.read(f"{top}/data/{key}")
         return tensor.array(_decode(raw[key], tensor.storage))
 
-    return _finish(tree, str(path), array, path.stat().st_size)
+    return _finish(tree, str(path), array, report, path.stat().st_size)
 
 
 def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -134,6 +141,11 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
     entries = {info.filename: info for info in archive.infolist()}
     if len(entries) != len(archive.infolist()):
         raise WeightsFileError(f"{path}: two entries have one name")
+    for name, info in entries.items():
+        if info.compress_type not in COMPRESSION:
+            raise WeightsFileError(
+                f"{path}: refused: entry {name[:50]!r} is packed as torch.save never does"
+            )
     size = path.stat().st_size
     total = sum(info.file_size for info in entries.values())
     packed = any(info.compress_type != zipfile.ZIP_STORED for info in entries.values())
@@ -146,7 +158,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
     return entries
 
 
-def _read_legacy(path: Path) -> dict[str, np.ndarray]:
+def _read_legacy(path: Path, report) -> dict[str, np.ndarray]:
     stream = io.BytesIO(path.read_bytes())
     read_pickle(stream, str(path))  # the magic number
     protocol, _ = read_pickle(stream, str(path))
@@ -157,7 +169,11 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
         raise WeightsFileError(f"{path}: only little-endian files are supported")
     tree, storages = read_pickle(stream, str(path), fields=6)
     keys, _ = read_pickle(stream, str(path))
-    if not isinstance(keys, list) or {str(k) for k in keys if type(k) is str} != set(storages):
+    if (
+        not isinstance(keys, list)
+        or not all(type(key) is str for key in keys)
+        or sorted(keys) != sorted(storages)
+    ):
         raise WeightsFileError(f"{path}: its list of storages is damaged")
     raw: dict[str, bytes] = {}
     for key in keys:
@@ -166,22 +182,22 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
         raw[key] = stream.read(size)  # of bytes in memory: reserves no more than is there
         if len(count) < 8 or len(raw[key]) < size:
             raise WeightsFileError(
-                f"{path}: is truncated: storage {key!r} needs {size} bytes, "
+                f"{path}: is truncated: storage {key[:50]!r} needs {size} bytes, "
                 f"{len(raw[key])} are left"
             )
         if int.from_bytes(count, "little") != storages[key].count:
-            raise WeightsFileError(f"{path}: storage {key!r} has two sizes")
+            raise WeightsFileError(f"{path}: storage {key[:50]!r} has two sizes")
 
     def array(tensor):
         return tensor.array(_decode(raw[tensor.storage.key], tensor.storage))
 
-    return _finish(tree, str(path), array, stream.tell())
+    return _finish(tree, str(path), array, report, stream.tell())
 
 
 def _decode(raw: bytes, storage: Storage) -> np.ndarray:
     if len(raw) != storage.nbytes:
         raise WeightsFileError(
-            f"its storage {storage.key!r} claims {storage.count} x {storage.dtype} but holds "
+            f"its storage {storage.key[:50]!r} claims {storage.count} x {storage.dtype} but holds "
             f"{len(raw)} bytes"
         )
     if storage.dtype == np.bool_:
@@ -189,10 +205,16 @@ def _decode(raw: bytes, storage: Storage) -> np.ndarray:
     return np.frombuffer(raw, storage.dtype)
 
 
-def _finish(tree, name: str, array, size: int | None = None) -> dict[str, np.ndarray]:
-    """Open containers, strip "module.", and turn the chosen tensors into arrays."""
-    tree = _open_containers(tree, name)
+def _finish(
+    tree, name: str, array, report: Report | None, size: int | None = None
+) -> dict[str, np.ndarray]:
+    """Open containers, strip prefixes, and turn the chosen tensors into arrays."""
+    report = report or (lambda text: None)
+    tree = _open_containers(tree, name, report)
     chosen = {str(key): value for key, value in tree.items() if _is_tensor(value)}
+    if len(chosen) < len(tree):
+        others = [key for key, value in tree.items() if not _is_tensor(value)]
+        report(f"left out what is no tensor: {_listed(others)}")
     if size is not None:
         # Tensors may share a storage or repeat it; written out they must stay in bounds.
         total = sum(t.nbytes for t in chosen.values())
@@ -200,19 +222,41 @@ def _finish(tree, name: str, array, size: int | None = None) -> dict[str, np.nda
             raise WeightsFileError(
                 f"{name}: refused: its tensors claim {total} bytes, the file has {size}"
             )
-    plain = {key.removeprefix("module."): key for key in chosen}
-    if len(plain) != len(chosen):
-        raise WeightsFileError(f"{name}: has keys both with and without the prefix 'module.'")
     out = {}
-    for key, official in plain.items():
+    for key, official in _plain_keys(list(chosen), name, report).items():
         try:
-            out[key] = array(chosen[official])
-        except ValueError as error:
-            raise WeightsFileError(f"{name}: tensor {official[:100]!r}: {error}") from None
+            value = out[key] = array(chosen[official])
+        except (ValueError, TypeError) as error:
+            raise WeightsFileError(f"{name}: tensor {official[:100]!r}: {_line(error)}") from None
+        if value.dtype.kind not in "biuf" and value.dtype != ml_dtypes.bfloat16:
+            raise WeightsFileError(f"{name}: {official[:100]!r} holds {value.dtype}, not numbers")
     return out
 
 
-def _open_containers(tree, name: str):
+def _plain_keys(keys: list[str], name: str, report: Report) -> dict[str, str]:
+    """Return {key without the prefixes of containers and of DataParallel: key}."""
+    start = ""
+    for container in CONTAINERS:  # of formats without nested dicts
+        inside = [key for key in keys if key.startswith(f"{container}.")]
+        if inside:
+            start = f"{container}."
+            if len(inside) < len(keys):
+                others = [key for key in keys if not key.startswith(start)]
+                report(f"took the keys that begin with {start!r}, left out {_listed(others)}")
+            else:
+                report(f"removed the prefix {start!r}")
+            keys = inside
+            break
+    plain = {key.removeprefix(start).removeprefix("module."): key for key in keys}
+    if len(plain) != len(keys):
+        raise WeightsFileError(f"{name}: has keys both with and without the prefix 'module.'")
+    wrapped = sum(key.removeprefix(start).startswith("module.") for key in keys)
+    if wrapped:
+        report(f"removed the prefix 'module.' of {wrapped} keys")
+    return plain
+
+
+def _open_containers(tree, name: str, report: Report):
     for _ in range(4):
         if not isinstance(tree, Mapping):
             raise WeightsFileError(f"{name}: holds a {type(tree).__name__}, not a dict of tensors")
@@ -225,10 +269,20 @@ def _open_containers(tree, name: str):
             key for key in inner if any(map(_is_tensor, tree[key].values()))
         ]
         if not wanted or (len(wanted) > 1 and wanted[0] not in CONTAINERS):
-            found = ", ".join(repr(str(key)[:50]) for key in list(tree)[:8])
-            raise WeightsFileError(f"{name}: no state dict could be singled out among {found}")
+            raise WeightsFileError(
+                f"{name}: no state dict could be singled out among {_listed(tree)}"
+            )
+        others = [key for key in tree if key != wanted[0]]
+        also = f", left out {_listed(others)}" if others else ""
+        report(f"opened {str(wanted[0])[:50]!r}{also}")
         tree = tree[wanted[0]]
     raise WeightsFileError(f"{name}: containers are nested too deep")
+
+
+def _listed(names) -> str:
+    names = list(names)
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(repr(str(name)[:50]) for name in names[:8]) + more
 
 
 def _is_tensor(value) -> bool:
@@ -236,7 +290,11 @@ def _is_tensor(value) -> bool:
 
 
 def _as_array(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if hasattr(value, "detach"):  # a tensor of torch
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # unknown to NumPy; float32 holds it exactly
+            return value.float().numpy().astype(ml_dtypes.bfloat16)
+    return np.asarray(value)
 
 
 def _head(path: Path) -> bytes:
@@ -253,7 +311,7 @@ def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except Exception:  # zipfile raises nearly anything on damaged files
         return path.suffix == ".npz"
     return bool(names) and all(name.endswith(".npy") for name in names)
 

@@ -40,6 +40,7 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+MAX_RANK = 64  # of NumPy
 DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8",
           "bool")  # fmt: skip
 
@@ -83,7 +84,7 @@ class Tensor:
         if not empty and last >= len(data):
             raise WeightsFileError(
                 f"shape {self.shape}, strides {self.stride} and offset {self.offset} reach beyond "
-                f"the {len(data)} elements of storage {self.storage.key!r}"
+                f"the {len(data)} elements of storage {self.storage.key[:50]!r}"
             )
         if empty:
             return np.zeros(self.shape, data.dtype)
@@ -210,7 +211,7 @@ class _Machine:
         kind, key, count = pid[1], pid[2], pid[4]
         if not isinstance(kind, np.dtype):
             raise WeightsFileError("a storage has no known number type")
-        if type(key) not in (str, int) or not _is_size(count):
+        if not _is_key(key) or not _is_size(count):
             raise WeightsFileError("a reference to a storage is damaged")
         if self.fields == 6 and pid[5] is not None:
             raise WeightsFileError("views of storages (torch before 0.4) are not supported")
@@ -230,6 +231,8 @@ class Function:
 def _rebuild_tensor(storage, offset, shape, stride, *ignored) -> Tensor:
     shape, stride = _expect(shape, tuple), _expect(stride, tuple)
     _expect(storage, Storage)
+    if len(shape) > MAX_RANK:
+        raise WeightsFileError(f"a tensor has {len(shape)} axes; {MAX_RANK} are possible")
     if len(shape) != len(stride) or not all(map(_is_size, (offset, *shape, *stride))):
         raise WeightsFileError("a tensor's offset, shape or strides are not plain sizes")
     return Tensor(storage, offset, shape, stride)
@@ -265,10 +268,15 @@ def _expect(value: Any, kind: type) -> Any:
 
 
 def _pairs(keys: list, values: list) -> dict:
-    # Plain keys only: hashing a tuple of tuples of the same tuple never ends.
-    if len(keys) != len(values) or any(type(key) not in (str, int) for key in keys):
+    # Plain keys only: hashing a tuple of tuples of the same tuple never ends, and a whole
+    # number of a million digits is no key either.
+    if len(keys) != len(values) or not all(map(_is_key, keys)):
         raise WeightsFileError("a dict has keys that are neither text nor whole numbers")
     return dict(zip(keys, values, strict=True))
+
+
+def _is_key(value: Any) -> bool:
+    return type(value) is str or (type(value) is int and abs(value) < 1 << 56)
 
 
 def _is_size(value: Any) -> bool:

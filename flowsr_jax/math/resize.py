@@ -63,6 +63,8 @@ def imresize(
     Source: MATLAB's imresize as in SRFlow's code/imresize.py; Keys 1981, a = -0.5.
     """
     x, ranked = _as_batch(image)
+    if not jax.core.is_constant_shape(x.shape[1:3]):
+        return ranked(_enlarge_any(x, scale, choice("border", border, TIES)))
     axes = _axes(x.shape[1:3], scale, output_shape, choice("border", border, TIES))
     taps = {axis: _taps(*key, border) for axis, key in axes}
     if isinstance(x, jax.Array):
@@ -136,8 +138,7 @@ def _as_batch(image):
         raise ValueError(f"image must be [H,W], [H,W,C] or [B,H,W,C], got shape {x.shape}")
     if x.dtype != np.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"image must be uint8 or floating, got {x.dtype}")
-    height, width = x.shape[1:3] if x.ndim == 4 else x.shape[:2]
-    if height == 0 or width == 0:
+    if 0 in (x.shape[1:3] if x.ndim == 4 else x.shape[:2]):
         raise ValueError(f"image has no pixels, its shape is {x.shape}")
     if x.ndim == 2:
         return x[None, :, :, None], lambda y: y[0, :, :, 0]
@@ -249,6 +250,40 @@ def _resize_jax(x, taps, border, uint8_stages):
             x = jnp.round(x) if TIES[border] == "even" else jnp.floor(x + 0.5)
             x = x.clip(0, 255)
     return x.astype(dtype)
+
+
+def _enlarge_any(x, scale, border):
+    """Enlarge [B,H,W,C] of open (symbolic) sizes, as jax.export traces them.
+
+    At a whole scale s the weights repeat every s results, so no table of all positions
+    is needed.
+
+    Raises:
+      ValueError: another scale, or an image that is not floating.
+    """
+    if not isinstance(scale, int) or scale < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"an image of open size can be enlarged by a whole number, and must be floating; got "
+            f"scale = {scale!r}, {x.dtype}"
+        )
+    middle = 8  # far from the border of an image of 16
+    weights, index = _taps(2 * middle, 2 * middle * scale, float(scale), border)
+    rows = slice(middle * scale, (middle + 1) * scale)
+    weights, offset = weights[rows].astype(x.dtype), index[rows] - middle
+    for axis in (1, 2):
+        n = x.shape[axis]
+        shape = [-1 if a == axis else 1 for a in range(4)]
+        total = 0.0
+        for k in range(weights.shape[1]):
+            at = (jnp.arange(n)[:, None] + offset[:, k]).reshape(-1)
+            if border == "symmetric":
+                at = at % (2 * n)
+                at = jnp.where(at < n, at, 2 * n - 1 - at)
+            else:
+                at = at.clip(0, n - 1)
+            total += jnp.take(x, at, axis=axis) * jnp.tile(weights[:, k], n).reshape(shape)
+        x = total
+    return x
 
 
 def _apply_jax(x, axis, weights, index):

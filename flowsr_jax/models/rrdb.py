@@ -55,7 +55,7 @@ FAMILY = Family(
     losses={"l1": l1_loss},
     check_lr=lambda config, lr: check_lr(lr, channels=config.in_channels),
     sample=sample,
-    recognise_torch=lambda state: "conv_first.weight" in state and "trunk_conv.weight" in state,
+    recognise_torch=from_torch.recognise,
     from_torch=from_torch,
     views=lambda config, loss: (View("RRDB", lambda params, lr, key: sample(params, lr)),),
 )

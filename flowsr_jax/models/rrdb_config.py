@@ -19,6 +19,8 @@ class RRDBConfig:
       head: "nearest_conv" (released form) or "subpixel" (one convolution to s*s
         sub-pixels at LR resolution: a fraction of the work).
       residual: predict the difference to the MATLAB-bicubic enlargement.
+      skip: what is added to the trunk's convolution: the output of the "last" block
+        (SRFlow), or of the "first" convolution (ESRGAN).
       compute: precision and form of the convolutions.
     """
 
@@ -31,11 +33,13 @@ class RRDBConfig:
     out_channels: int = 3
     head: str = "nearest_conv"
     residual: bool = False
+    skip: str = "last"
     compute: Compute = Compute()
 
     def __post_init__(self):
         choice("scale", self.scale, (2, 4, 8, 16))
         choice("head", self.head, ("nearest_conv", "subpixel"))
+        choice("skip", self.skip, ("last", "first"))
         if min(self.nf, self.gc, self.nb) < 1:
             raise ConfigError(
                 f"nf, gc and nb must be positive, got {self.nf}, {self.gc}, {self.nb}"

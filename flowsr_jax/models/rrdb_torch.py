@@ -1,56 +1,162 @@
-"""Official RRDB state dicts; key families in ../shared/spec/srflow.md section 5."""
+"""Official RRDB state dicts, in the three naming schemes that are about.
+
+"released": SRFlow's encoder (../shared/spec/srflow.md section 5) and ESRGAN's
+RRDBNet_arch.py; "esrgan_old": ESRGAN's first release (transer_RRDB_models.py translates
+it); "basicsr": BasicSR's rrdbnet_arch.py.
+
+SRFlow adds the output of the last block to the trunk's convolution, ESRGAN that of the
+first convolution.  The two older schemes are ESRGAN's; for a file in the released scheme
+nothing tells the two apart, and SRFlow's form is taken unless skip="first" is passed.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
-from flowsr_jax.models.base import Params
+from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.models.rrdb_config import RRDBConfig
-from flowsr_jax.models.torch_rules import Rule, assemble, conv_rules
+from flowsr_jax.models.torch_rules import MisfitError, Rule, TorchMap, conv_rules, make_config
+from flowsr_jax.models.torch_rules import shape_of as shape
+
+# Names of: first convolution, convolution c of dense block j of RRDB i, trunk convolution,
+# upsampling convolution u of U (counted from 1), the two last convolutions.
+SCHEMES = {
+    "released": {
+        "conv_first": "conv_first",
+        "block": "RRDB_trunk.{i}.RDB{j}.conv{c}",
+        "trunk_conv": "trunk_conv",
+        "upconv": "upconv{u}",
+        "hr_conv": "HRconv",
+        "conv_last": "conv_last",
+    },
+    "esrgan_old": {
+        "conv_first": "model.0",
+        "block": "model.1.sub.{i}.RDB{j}.conv{c}.0",
+        "trunk_conv": "model.1.sub.{nb}",
+        "upconv": "model.{u3}",
+        "hr_conv": "model.{hr}",
+        "conv_last": "model.{last}",
+    },
+    "basicsr": {
+        "conv_first": "conv_first",
+        "block": "body.{i}.rdb{j}.conv{c}",
+        "trunk_conv": "conv_body",
+        "upconv": "conv_up{u}",
+        "hr_conv": "conv_hr",
+        "conv_last": "conv_last",
+    },
+}
 
 
-def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.") -> list[Rule]:
-    """Rules of the encoder; `prefix` is "" for an RRDB checkpoint of its own."""
-    rules = conv_rules(f"{prefix}conv_first", ("encoder", "conv_first"))
+def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.", scheme: str = "released") -> list[Rule]:
+    """Rules of the encoder; `prefix` is "" for an RRDB checkpoint of its own.
+
+    Raises:
+      ConfigError: an unknown scheme, or a config without an official form.
+    """
+    names = SCHEMES[choice("scheme", scheme, SCHEMES)]
+    if config.head != "nearest_conv" or config.residual:
+        raise ConfigError(
+            f"head = {config.head!r}, residual = {config.residual} has no official form; it needs "
+            "head = 'nearest_conv' and residual = False"
+        )
+    up = config.num_upconvs
+
+    def conv(name, *path, **numbers):
+        # The old scheme counts the entries of one long sequence.
+        key = names[name].format(nb=config.nb, hr=3 * up + 2, last=3 * up + 4, **numbers)
+        return conv_rules(prefix + key, ("encoder", *path))
+
+    rules = conv("conv_first", "conv_first")
     for i in range(config.nb):
         for j in (1, 2, 3):
             for c in range(1, 6):
-                rules += conv_rules(
-                    f"{prefix}RRDB_trunk.{i}.RDB{j}.conv{c}",
-                    ("encoder", "blocks", str(i), f"rdb{j}", f"conv{c}"),
-                )
-    rules += conv_rules(f"{prefix}trunk_conv", ("encoder", "trunk_conv"))
-    for i in range(1, config.num_upconvs + 1):
-        rules += conv_rules(f"{prefix}upconv{i}", ("encoder", f"upconv{i}"))
-    rules += conv_rules(f"{prefix}HRconv", ("encoder", "hr_conv"))
-    rules += conv_rules(f"{prefix}conv_last", ("encoder", "conv_last"))
-    return rules
+                path = ("blocks", str(i), f"rdb{j}", f"conv{c}")
+                rules += conv("block", *path, i=i, j=j, c=c)
+    rules += conv("trunk_conv", "trunk_conv")
+    for u in range(1, up + 1):
+        rules += conv("upconv", f"upconv{u}", u=u, u3=3 * u)
+    return rules + conv("hr_conv", "hr_conv") + conv("conv_last", "conv_last")
 
 
-def infer_rrdb(weights: Mapping[str, np.ndarray], prefix: str) -> RRDBConfig:
-    """Encoder hyper-parameters from keys and shapes."""
-    first = weights[f"{prefix}conv_first.weight"]
-    blocks = [
-        int(m.group(1))
-        for k in weights
-        if (m := re.match(rf"{re.escape(prefix)}RRDB_trunk\.(\d+)\.", k))
-    ]
-    upconvs = sum(1 for k in weights if re.fullmatch(rf"{re.escape(prefix)}upconv\d+\.weight", k))
-    return RRDBConfig(
-        scale=2**upconvs,
-        nf=first.shape[0],
-        in_channels=first.shape[1],
-        out_channels=weights[f"{prefix}conv_last.weight"].shape[0],
-        gc=weights[f"{prefix}RRDB_trunk.0.RDB1.conv1.weight"].shape[0],
-        nb=max(blocks) + 1,
+def infer_rrdb(weights: Mapping[str, Any], prefix: str = "", **overrides) -> RRDBConfig:
+    """Encoder hyper-parameters from keys and shapes; `overrides` win.
+
+    Raises:
+      MisfitError: keys or shapes that say nothing, or another architecture.
+      ConfigError: an override that the config does not accept.
+    """
+    scheme = find_scheme(weights, prefix)
+    names = {name: prefix + text for name, text in SCHEMES[scheme].items()}
+    blocks = _numbers(weights, names["block"], "i")
+    if scheme == "esrgan_old":  # one sequence: the first, the upsampling, and two more
+        entries = _numbers(weights, f"{prefix}model.{{u}}", "u")
+        up, last = len(entries) - 3, f"{prefix}model.{max(entries, default=0)}"
+    else:
+        up, last = len(_numbers(weights, names["upconv"], "u")), names["conv_last"]
+    nf, channels = shape(weights, f"{names['conv_first']}.weight")[:2]
+    block = names["block"].format(i=0, j=1, c=1)
+    if gaps := set(range(max(blocks, default=0) + 1)) - blocks:
+        raise MisfitError(f"RRDB {min(gaps)} is missing ({names['block']})")
+    if channels > 4:
+        raise MisfitError(
+            f"its first convolution has {channels} input channels: the variants that rearrange "
+            "pixels before it (BasicSR at x1 and x2) are not supported"
+        )
+    if up not in (1, 2, 3, 4):
+        raise MisfitError(f"it has {up} upsampling convolutions; 1 to 4 are known")
+    values = {
+        "scale": 2**up,
+        "nf": nf,
+        "in_channels": channels,
+        "out_channels": shape(weights, f"{last}.weight")[0],
+        "gc": shape(weights, f"{block}.weight")[0],
+        "nb": len(blocks),
+    }
+    if scheme != "released":
+        values["skip"] = "first"
+    return make_config(RRDBConfig, values, overrides)
+
+
+def find_scheme(weights: Mapping[str, Any], prefix: str = "") -> str:
+    """The naming scheme that these keys follow; "released" if none."""
+    for scheme, names in SCHEMES.items():
+        if f"{prefix}{names['block'].format(i=0, j=1, c=1)}.weight" in weights:
+            return scheme
+    return "released"
+
+
+def recognise(weights: Mapping[str, Any]) -> bool:
+    """These keys are an RRDB's, in any of the schemes."""
+    first = SCHEMES[find_scheme(weights)]["conv_first"]
+    return f"{first}.weight" in weights and (
+        "trunk_conv.weight" in weights or find_scheme(weights) != "released"
     )
 
 
-def from_torch(weights: Mapping[str, np.ndarray], **overrides) -> Params:
-    """RRDB parameters of an official state dict {key: array}."""
-    config = dataclasses.replace(infer_rrdb(weights, ""), **overrides)
-    return assemble(rrdb_rules(config, ""), weights, config)
+def _numbers(weights: Mapping[str, Any], text: str, letter: str) -> set[int]:
+    """The numbers that stand for `letter` in keys of the form `text`.weight."""
+    pattern = re.escape(text + ".weight").replace(rf"\{{{letter}\}}", r"(\d{1,4})")
+    pattern = re.sub(r"\\\{\w+\\\}", r"\\d+", pattern)
+    return {int(m.group(1)) for key in weights if (m := re.fullmatch(pattern, key))}
+
+
+def _licence(config: RRDBConfig) -> str:
+    if config.skip == "first":
+        return "ESRGAN's repository: Apache-2.0"
+    return (
+        "SRFlow's repository (its RRDB files): CC BY-NC-SA 4.0, academic research only, not for "
+        "commercial use; ESRGAN's own files (pass skip='first' for them): Apache-2.0"
+    )
+
+
+from_torch = TorchMap(
+    family="rrdb",
+    infer=infer_rrdb,
+    rules=lambda config, scheme="released": rrdb_rules(config, "", scheme),
+    recognise=recognise,
+    licence=_licence,
+    options=lambda weights: {"scheme": find_scheme(weights)},
+)

@@ -106,7 +106,7 @@ def init_rrdb(key, config):
 
 def trunk(params, lr, config, compute: Compute):
     """LR image -> (features [B,h,w,nf], {block index: output of that RRDB})."""
-    x = apply_conv(params["conv_first"], lr, compute)
+    first = x = apply_conv(params["conv_first"], lr, compute)
     kept = {}
     for i in range(config.nb):
         block, y = params["blocks"][str(i)], x
@@ -114,7 +114,8 @@ def trunk(params, lr, config, compute: Compute):
             y = dense_block(block[f"rdb{j}"], y, compute)
         x = 0.2 * y + x
         kept[i] = x
-    return x + apply_conv(params["trunk_conv"], x, compute), kept
+    skip = first if config.skip == "first" else x
+    return skip + apply_conv(params["trunk_conv"], x, compute), kept
 
 
 def upsampled_features(params, fea, config, compute: Compute, top: int):

@@ -153,7 +153,7 @@ def init(config: SRFlowConfig, key) -> Params:
     }
     if config.official_extras:
         width = 64 * (1 + len(config.stacked_blocks))
-        out = 3 * 4**config.levels // 2 if config.split_levels else 3 * 4**config.levels
+        out = 96 if config.split_levels else 384  # fixed in the released code
         tree["unused"] = {"f": {"w": jnp.zeros((3, 3, width, out)), "b": jnp.zeros(out)}}
     return Params(tree, config)
 

@@ -1,0 +1,113 @@
+"""Convert official PyTorch weights to a model folder, and back.
+
+    python launch/convert.py SRFlow_DF2K_4X.pth models/df2k_4x
+    python launch/convert.py mine.pth models/mine --model srflow --stacked_blocks=1,8,15,22
+    python launch/convert.py models/df2k_4x out.pth --to torch
+
+IN may be .pth (read without PyTorch), .npz or .safetensors; OUT too, on the way back.
+--NAME=VALUE sets what weights do not determine.  Exit status: 0 done, 2 nothing was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"error: {message}\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("source", metavar="IN", help="weight file, or model folder")
+    parser.add_argument("target", metavar="OUT", help="model folder, or weight file")
+    parser.add_argument("--to", choices=("jax", "torch"), default="jax", help="the direction")
+    parser.add_argument("--model", help="family; default: inferred from the keys")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
+    args, rest = parser.parse_known_args(argv)
+    try:
+        options = parse_options(rest)
+        if args.to == "torch":
+            to_torch(args.source, args.target, args.overwrite, options)
+        else:
+            to_jax(args.source, args.target, args.model, args.overwrite, options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_options(arguments: Sequence[str]) -> dict:
+    """{name: value} of --name=value arguments; values are Python literals or text.
+
+    Raises:
+      ValueError: an argument of another form.
+    """
+    from flowsr_jax.train.overrides import split_overrides
+
+    for argument in arguments:
+        if not argument.startswith("--") or "=" not in argument:
+            raise ValueError(f"unknown argument {argument!r} (settings are --name=value)")
+    return split_overrides([a.replace("--", "--config.", 1) for a in arguments])[1]
+
+
+def to_jax(source: str, target: str, model: str | None, overwrite: bool, options: dict) -> None:
+    import jax
+
+    from flowsr_jax.io import weights
+    from flowsr_jax.io.torch_file import read_weights
+    from flowsr_jax.models.torch_rules import import_weights, show
+
+    if not overwrite and (Path(target) / weights.CONFIG).exists():
+        raise ValueError(f"{target}: holds a model already (--overwrite replaces it)")
+    state = read_weights(source, lambda text: print(f"note: {text}"))
+    imported = import_weights(state, model, **options)
+    params = imported.params
+    metadata = {
+        "source": Path(source).name,
+        "source_sha256": sha256(source),
+        "licence": imported.licence,
+        "left_out": list(imported.ignored),
+    }
+    weights.save(params, target, metadata=metadata)
+    print(f"family: {params.config.family}")
+    for name, value in vars(params.config).items():
+        print(f"  {name} = {value}")
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(f"parameters: {count:,}, from {len(state)} official tensors")
+    if imported.ignored:
+        print(f"left out: {', '.join(map(show, imported.ignored))}")
+    print(f"licence of the official weights: {imported.licence or 'not known to this library'}")
+    print(f"written to {target}")
+
+
+def to_torch(source: str, target: str, overwrite: bool, options: dict) -> None:
+    import flowsr_jax
+    from flowsr_jax.io import torch_write, weights
+
+    if not overwrite and os.path.exists(target):
+        raise ValueError(f"{target}: exists already (--overwrite replaces it)")
+    params = flowsr_jax.load(source)
+    torch_write.to_torch(params, target, **options)
+    print(f"family: {params.config.family}, written to {target} ({sha256(target)})")
+    for folder in (Path(source), Path(source) / "model"):
+        if (folder / weights.CONFIG).is_file():
+            notes = json.loads((folder / weights.CONFIG).read_bytes()).get("metadata", {})
+            if notes.get("licence"):
+                print(f"licence of the official weights: {notes['licence']}")
+
+
+def sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Export a model as StableHLO for the CPU, CUDA and TPUs.
+
+    python launch/export.py runs/quickstart exported
+    python launch/export.py models/df2k_4x exported --bake --size=40x40
+
+MODEL is a folder written by flowsr_jax.save, a run's work directory, or an official
+weight file.  OUT gets model.stablehlo, params.safetensors (unless --bake), export.json
+and README.md, whose example needs jax, but not flowsr_jax.  --set NAME=VALUE sets an
+option of the family's sampler.  Exit status: 0 done, 2 nothing was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"error: {message}\n")
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HxW, as 40x48")
+    return int(match[1]), int(match[2])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("model", metavar="MODEL", help="model folder or weight file")
+    parser.add_argument("out", metavar="OUT", help="output folder")
+    parser.add_argument("--bake", action="store_true", help="parameters inside the program")
+    parser.add_argument("--size", type=_size, metavar="HxW", help="LR size; default: any")
+    parser.add_argument("--batch", type=int, metavar="B", help="images per call; default: any")
+    parser.add_argument("--programs", type=_names, metavar="A,B", help="default: the sampler")
+    parser.add_argument("--platforms", type=_names, metavar="A,B", help="default: cpu,cuda,tpu")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="option of the sampler"
+    )
+    args = parser.parse_args(argv)
+    import flowsr_jax
+    from flowsr_jax.export import PLATFORMS, export_model
+    from flowsr_jax.train.overrides import split_overrides
+
+    try:
+        load = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
+        record = export_model(
+            load(args.model),
+            args.out,
+            programs=args.programs,
+            batch=args.batch,
+            size=args.size,
+            bake=args.bake,
+            platforms=args.platforms or PLATFORMS,
+            options=split_overrides([f"--config.{text}" for text in args.set])[1],
+            metadata=_notes(Path(args.model)),
+        )
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    for file in (*record["programs"].values(), *filter(None, [record["params"]])):
+        print(f"{os.path.join(args.out, file['file'])}: {file['bytes']:,} bytes")
+    first = next(iter(record["programs"].values()))
+    print(f"\nTo run it, in {args.out}:\n\n{first['example']}")
+    return 0
+
+
+def _notes(model: Path) -> dict:
+    """What is kept of the model's own notes: source and licence."""
+    for file in (model / "config.json", model / "model" / "config.json"):
+        if file.is_file():
+            notes = json.loads(file.read_bytes()).get("metadata", {})
+            return {k: v for k, v in notes.items() if k in ("source", "source_sha256", "licence")}
+    return {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
