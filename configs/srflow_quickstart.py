@@ -42,7 +42,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "temperature": 0.8,
         "compute": compute,
     }
-    config.data = {"source": "embedded", "scale": 4, "patch_size": 80}
+    config.data = {
+        "source": "embedded",
+        "scale": 4,
+        "patch_size": 80,
+        "color_permutations": True,
+    }
     config.train = {
         "batch_size": 8,
         "ema_decay": 0.997,

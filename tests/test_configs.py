@@ -26,6 +26,7 @@ VARIANTS = {
     "srflow_celeba": ("", "smoke"),
     "rrdb_div2k": ("", "8x", "smoke"),
     "srflow_quickstart": ("",),
+    "srflow_demo": ("",),
 }
 
 
