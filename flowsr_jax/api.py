@@ -28,6 +28,8 @@ class NonFiniteWarning(RuntimeWarning):
 def load(path) -> Params:
     """Load parameters from a folder written by `save`, or from a run's work directory.
 
+    "demo" is the small SRFlow 4x in the package, unless there is a path of that name.
+
     Raises:
       FileNotFoundError, ValueError: nothing there, or tensors that do not fit.
     """

@@ -1,12 +1,12 @@
 """Measure a model, bicubic upscaling or result files on a folder of HR images.
 
-    python launch/evaluate.py -n runs/quickstart -i photos -o out --curve
+    python launch/evaluate.py -n demo -i photos -o out --curve
     python launch/evaluate.py -n bicubic --scale 4 -i Set5 --lr Set5/LR_x4 -o out --protocol matlab
     python launch/evaluate.py --sr results -i DIV2K_valid_HR -o out --scale 4 --protocol ntire
 
-MODEL is a folder written by flowsr_jax.save, a run's work directory, an official weight
-file, or `bicubic`.  Exit status: 0 all images measured, 1 an image failed, 2 nothing could
-be done.
+MODEL is `demo`, a folder written by flowsr_jax.save, a run's work directory, an official
+weight file, or `bicubic`.  Exit status: 0 all images measured, 1 an image failed, 2 nothing
+could be done.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Super-resolve an image, or a folder of images.
 
-    python launch/sample.py -i photos -o out -n runs/quickstart --num-samples 4 --temperature 0.8
+    python launch/sample.py -i photos -o out -n demo --num-samples 4 --temperature 0.8
 
-MODEL is what flowsr_jax.load takes (a folder written by flowsr_jax.save, a run's work
-directory), or an official weight file (.pth, .npz, .safetensors).  Images of any size;
-what flowsr_jax.upscale.upscale_files does is what happens.  Exit status: 0 all done,
-1 an image failed, 2 nothing could be done.
+MODEL is what flowsr_jax.load takes ("demo", a folder written by flowsr_jax.save, a run's
+work directory), or an official weight file (.pth, .npz, .safetensors).  Images of any
+size; see docs/upscaling.md.  Exit status: 0 all done, 1 an image failed, 2 nothing could
+be done.
 """
 
 from __future__ import annotations
