@@ -89,7 +89,8 @@ def sample(
     """
     family = family_of(params)
     family.check_lr(params.config, lr)
-    if options.get("noise") is None:
+    given = [options.get(name) for name in ("noise", "x_T")]
+    if key is not None or all(x is None for x in given):
         check_key(key)
     check_temperature(temperature)
     if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
@@ -164,6 +165,24 @@ def bits_per_dim(params: Params, hr, lr, key=None) -> jax.Array:
     return gaussian.bits_per_dim(log_prob, dims)
 
 
+def predict_noise(params: Params, noisy, level, condition=None) -> jax.Array:
+    """One evaluation of a diffusion model's network.
+
+    Args:
+      params: parameters of a diffusion family.
+      noisy: [B,H,W,3] float in [-1,1] plus noise.
+      level: [B]; sqrt(gamma) of the noise, or the integer step of DDPM models.
+      condition: [B,H,W,3] float in [-1,1]; None for unconditional models.
+
+    Returns:
+      the predicted noise eps [B,H,W,3] float32.
+
+    Raises:
+      ValueError: a family without such a network, or arrays that do not fit.
+    """
+    return verb(params, "predict_noise")(params, noisy, level, condition)
+
+
 def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit: float = 1e-3):
     """Report of a flow's numerical invertibility, layer by layer.
 
@@ -208,6 +227,7 @@ __all__ = [
     "encode",
     "from_torch",
     "load",
+    "predict_noise",
     "sample",
     "save",
     "to_torch",

@@ -24,8 +24,15 @@ def _rrdb():
     return FAMILY
 
 
+def _sr3():
+    from flowsr_jax.models.sr3 import FAMILY
+
+    return FAMILY
+
+
 register("srflow", _srflow)
 register("rrdb", _rrdb)
+register("sr3", _sr3)
 
 __all__ = [
     "Family",

@@ -113,6 +113,8 @@ class Family:
       noise_shapes: (config, lr_shape, **sample's options) -> shapes [B,H,W,C] of the
         noise that `sample` draws; H and W proportional to the LR's (so that noise can
         be made block by block).  None: `sample` is deterministic.
+      predict_noise: (params, noisy, level, condition) -> eps; one call of a diffusion
+        network.
       recognise_torch: (state dict) -> bool: these keys belong to this family.
       from_torch: (state dict, **overrides) -> Params.
       multiple: (config) -> int; LR sides must be multiples of it.
@@ -132,11 +134,12 @@ class Family:
     check_invertibility: Callable | None = None
     latent_shapes: Callable | None = None
     noise_shapes: Callable | None = None
+    predict_noise: Callable | None = None
     recognise_torch: Callable | None = None
     from_torch: Callable | None = None
     multiple: Callable = lambda config: 1
 
-    VERBS = ("sample", "encode", "decode", "check_invertibility")
+    VERBS = ("sample", "encode", "decode", "check_invertibility", "predict_noise")
 
 
 _REGISTRY: dict[str, Callable[[], Family]] = {}

@@ -1,0 +1,1 @@
+"""Diffusion processes: schedules, closed forms, samplers; they know no network."""

@@ -1,0 +1,176 @@
+"""Samplers as tables of coefficients, which the loop of `chain.refine` walks.
+
+Every sampler here is linear in the state, the predicted clean image, the predicted noise,
+the last step's clean image and fresh noise; it is a table of their factors, computed in
+float64.  One compiled loop thus serves all samplers, schedules and numbers of steps.
+Source: ../shared/spec/sr3.md sections 6.1 to 6.6; Ho et al. (2020), Song et al. (2021,
+DDIM; 2021, score SDE), Lu et al. (2022, DPM-Solver++).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.diffusion import process
+from flowsr_jax.diffusion.schedules import (
+    ScheduleConfig,
+    gammas,
+    log_snr,
+    log_snr_grid,
+    trailing_grid,
+)
+
+NAMES = ("ancestral", "ddim", "dpmpp2m", "pc")
+CLIPS = ("static", "dynamic", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """How a chain is run.
+
+    Attributes:
+      name: "ancestral", "ddim", "dpmpp2m" (DPM-Solver++(2M)) or "pc" (reverse-diffusion
+        predictor with Langevin corrector steps).
+      steps: N; None is every step of the schedule.
+      schedule: of inference, if not the training schedule.
+      spacing: "trailing" selects N of the schedule's levels; "log_snr" spaces N - 1 steps
+        uniformly in log SNR between the schedule's ends, then steps to 1.
+      variance: of "ancestral": "tilde" (public code) or "beta" (paper).
+      eta: noise of "ddim"; 0 is deterministic, 1 is "ancestral" with "tilde".
+      clip: of the predicted clean image: "static" to [-1,1], "dynamic" (by percentile) or
+        "none".
+      percentile: of "dynamic".
+      keep_eps: with clipping, go on with the network's own eps (as diffusers does) instead
+        of the steadier eps that belongs to the clipped image.
+      corrector_steps, snr: of "pc".
+    """
+
+    name: str = "ancestral"
+    steps: int | None = None
+    schedule: ScheduleConfig | None = None
+    spacing: str = "trailing"
+    variance: str = "tilde"
+    eta: float = 0.0
+    clip: str = "static"
+    percentile: float = 0.995
+    keep_eps: bool = False
+    corrector_steps: int = 1
+    snr: float = 0.16
+
+    def __post_init__(self):
+        choice("sampler", self.name, NAMES)
+        choice("spacing", self.spacing, ("trailing", "log_snr"))
+        choice("variance", self.variance, process.VARIANCES)
+        choice("clip", self.clip, CLIPS)
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps = {self.steps} must be at least 1")
+        if not (0 <= self.eta <= 1 and 0 < self.percentile <= 1 and self.snr >= 0):
+            raise ConfigError(
+                f"eta = {self.eta}, percentile = {self.percentile} and snr = {self.snr} must lie "
+                "in [0, 1], (0, 1] and [0, inf)"
+            )
+        if self.corrector_steps < 0:
+            raise ConfigError(f"corrector_steps = {self.corrector_steps} must be at least 0")
+
+
+def grid(config: SamplerConfig, training: ScheduleConfig) -> np.ndarray:
+    """Return the gammas of the chain, from noise to 1, float64 [N+1].
+
+    Raises:
+      ConfigError: more steps than the schedule has.
+    """
+    schedule = config.schedule or training
+    steps = config.steps or schedule.steps
+    if config.spacing == "trailing" or steps == 1:
+        return trailing_grid(schedule, steps)
+    known = gammas(schedule)
+    return np.append(log_snr_grid(known[-1], known[0], steps - 1), 1.0)
+
+
+class Coefficients(NamedTuple):
+    """A sampler's table, arrays [N]; row i leads from gammas[i] to gammas[i+1].
+
+    level is what the network is told; x0 = x0_x x + x0_out out, eps = eps_x x + eps_out out;
+    the next state is x x + x0 x0 + eps eps + previous (last row's x0) + noise z; score and
+    alpha belong to the Langevin corrector at gammas[i].
+    """
+
+    level: np.ndarray
+    x0_x: np.ndarray
+    x0_out: np.ndarray
+    eps_x: np.ndarray
+    eps_out: np.ndarray
+    x: np.ndarray
+    x0: np.ndarray
+    eps: np.ndarray
+    previous: np.ndarray
+    noise: np.ndarray
+    score: np.ndarray
+    alpha: np.ndarray
+
+
+def coefficients(
+    config: SamplerConfig, gammas, levels=None, prediction: str = "eps"
+) -> Coefficients:
+    """Return the table of a sampler on a grid.
+
+    Args:
+      config: the sampler (its steps, schedule and spacing are in `gammas` already).
+      gammas: [N+1] signal levels, increasing, the last at most 1.
+      levels: [N] what the network is told at gammas[:-1]; None is sqrt(gamma).
+      prediction: "eps", "x0" or "v".
+
+    Raises:
+      ConfigError: a grid that does not increase, or starts at 0.
+    """
+    gammas = np.asarray(gammas, np.float64)
+    if gammas.ndim != 1 or len(gammas) < 2 or not np.all(np.diff(gammas) > 0) or gammas[-1] > 1:
+        raise ConfigError(
+            f"the signal levels of a chain must increase to at most 1, got gammas = {gammas}"
+        )
+    if gammas[0] <= 0:
+        raise ConfigError(
+            "the chain starts at gamma = 0, where eps says nothing about the image; use a schedule "
+            "whose last gamma is above 0 (not 'jsd')"
+        )
+    g, s = gammas[:-1], gammas[1:]
+    signal, sigma = np.sqrt(g), np.sqrt(1 - g)
+    zero = np.zeros_like(g)
+    x, x0, eps, previous, noise = (zero.copy() for _ in range(5))
+    if config.name == "ancestral":
+        x0, x, spread = process.ancestral_coefficients(g, s, config.variance)
+        noise = np.sqrt(spread)
+    elif config.name == "ddim":
+        noise = config.eta * np.sqrt((1 - s) / (1 - g) * (1 - g / s))
+        x0, eps = np.sqrt(s), np.sqrt(np.maximum(1 - s - noise**2, 0))
+    elif config.name == "dpmpp2m":
+        x, x0, previous = _dpmpp2m(g, s)
+    else:
+        beta = 1 - g / s
+        x, eps, noise = 2 - np.sqrt(1 - beta), -beta / sigma, np.sqrt(beta)
+    noise[-1] = 0.0
+    if config.clip != "none" and not config.keep_eps:
+        x, x0, eps = x + eps / sigma, x0 - eps * signal / sigma, zero
+    table = Coefficients(
+        signal if levels is None else np.asarray(levels, np.float64),
+        *process.conversion(prediction, g),
+        *(x, x0, eps, previous, noise),
+        score=-1 / sigma,
+        alpha=g / s,
+    )
+    return Coefficients(*(np.broadcast_to(column, g.shape) for column in table))
+
+
+def _dpmpp2m(g, s):
+    """Factors of x, of this and of the last data prediction (second order, multistep)."""
+    h = log_snr(s) - log_snr(g)
+    k = zero = np.zeros_like(g)
+    if len(g) > 1:
+        k = np.append(0.0, h[1:] / (2 * h[:-1]))
+        k = np.where(s < 1, k, zero)
+    c = -np.sqrt(s) * np.expm1(-h)
+    return np.sqrt((1 - s) / (1 - g)), c * (1 + k), -c * k
