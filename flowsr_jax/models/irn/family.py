@@ -1,0 +1,187 @@
+"""IRN's verbs and family record."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from flowsr_jax.bijectors.inspect import inspect_inverse
+from flowsr_jax.models.base import Family, Params, View
+from flowsr_jax.models.inputs import check_image, check_key, check_lr, check_temperature
+from flowsr_jax.models.irn import crm, torch_map
+from flowsr_jax.models.irn.losses import rescale_loss, restore_loss
+from flowsr_jax.models.irn.model import (
+    IRNConfig,
+    build_flow,
+    forward,
+    init,
+    inverse,
+    prepare_inverse,
+    quantize,
+    z_shape,
+)
+from flowsr_jax.models.irn.plus import init_state, plus_discriminator_loss, plus_loss
+
+
+def check_hr(config: IRNConfig, hr) -> None:
+    """Raise unless hr is an HR batch that the model can take: [B,H,W,3], float in [0,1].
+
+    Raises:
+      TypeError, ValueError: names what is allowed; H and W must be multiples of the scale.
+    """
+    check_image("hr", hr)
+    h, w = hr.shape[1:3]
+    s = config.scale
+    if h % s or w % s:
+        raise ValueError(
+            f"hr height and width must be multiples of {s}, got {h}x{w}; crop at the bottom and "
+            f"right to {h // s * s}x{w // s * s}"
+        )
+
+
+def downscale(params: Params, hr, *, quantize: bool = True):
+    """The LR image that `upscale` can turn back into hr.
+
+    Args:
+      params: IRN parameters.
+      hr: [B,s*h,s*w,3] float in [0,1].
+      quantize: return 8-bit values, as a file holds them; the network's own float values
+        (not clipped) otherwise.
+
+    Returns:
+      [B,h,w,3] uint8, or float32 with quantize=False; one channel for IRN-Color.  Store
+      it losslessly: a JPEG file loses what `upscale` needs.
+
+    Raises:
+      TypeError, ValueError: see `check_hr`.
+    """
+    check_hr(params.config, hr)
+    return _downscale(params, jnp.asarray(hr, jnp.float32), quantize=quantize)
+
+
+@functools.partial(jax.jit, static_argnames="quantize")
+def _downscale(params, hr, quantize):
+    lr, _ = forward(params, hr)
+    return jnp.round(jnp.clip(lr, 0.0, 1.0) * 255.0).astype(jnp.uint8) if quantize else lr
+
+
+def upscale(params: Params, lr, key=None, *, temperature=None, z=None, restore=None):
+    """The HR image of an LR image that `downscale` made (of other images: a poor one).
+
+    Args:
+      params: IRN parameters.
+      lr: [B,h,w,3] uint8, or float in [0,1] (not rounded).
+      key: JAX PRNG key of z; with neither key nor z, z is zero.
+      temperature: standard deviation of z drawn from key; None is the model's default.
+      z: [B,h,w,3*s*s - 3], used as it is.
+      restore: repair JPEG artefacts of lr first; None: where the model has a restorer.
+
+    Returns:
+      [B,s*h,s*w,3] float32, not clipped.
+
+    Raises:
+      TypeError, ValueError: an argument that the model cannot take.
+    """
+    config = params.config
+    if getattr(lr, "dtype", None) == jnp.uint8:
+        lr = jnp.asarray(lr, jnp.float32) / 255.0
+    check_lr(lr, config.channels)
+    check_temperature(temperature)
+    if restore and config.restorer is None:
+        raise ValueError("restore=True needs a model with a restorer (IRN-Compression)")
+    shape = z_shape(config, lr.shape)
+    if key is not None:
+        if z is not None:
+            raise ValueError("give key or z, not both")
+        check_key(key)
+        temperature = config.z_scale if temperature is None else temperature
+        z = temperature * jax.random.normal(key, shape)
+    elif temperature is not None:
+        raise ValueError("temperature needs a key: without one z is zero, or as given")
+    elif z is None:
+        z = jnp.zeros(shape)
+    elif tuple(getattr(z, "shape", ())) != shape:
+        got = tuple(getattr(z, "shape", ()))
+        raise ValueError(f"z must have the shape {shape} for lr {tuple(lr.shape)}, got {got}")
+    lr, noise = jnp.asarray(lr, jnp.float32), [jnp.asarray(z, jnp.float32)]
+    return sample(params, lr, None, temperature=1.0, noise=noise, restore=restore is not False)
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples", "restore"))
+def sample(
+    params, lr, key, *, temperature=None, num_samples=None, noise=None, restore: bool = True
+):
+    """Draw HR images of an LR image that `downscale` made; see flowsr_jax.sample.
+
+    z is `temperature` times `noise`, a list of one array.  A model with a restorer
+    repairs the LR image first, unless restore=False.
+    """
+    config = params.config
+    if restore and config.restorer is not None:
+        lr = quantize(crm.restore(params["restorer"], lr, config.restorer, config.compute))
+    temperature = jnp.float32(config.z_scale if temperature is None else temperature)
+    if noise is None:
+        n = 1 if num_samples is None else num_samples
+        noise = [jax.random.normal(key, (n, *z_shape(config, lr.shape)))]
+    elif num_samples is None:
+        noise = [z[None] for z in noise]
+    prepared = prepare_inverse(params)
+    images = jax.vmap(lambda z: inverse(params, lr, z, prepared))(temperature * noise[0])
+    return images[0] if num_samples is None else images
+
+
+@jax.jit
+def encode(params, hr, lr=None):
+    """([LR, z], None): the exact forward pass, neither rounded nor clipped; no likelihood."""
+    del lr
+    return list(forward(params, hr)), None
+
+
+@jax.jit
+def decode(params, latents, lr=None):
+    """The HR image of [LR, z], not clipped: the exact inverse of `encode`."""
+    del lr
+    return inverse(params, *latents)
+
+
+def check_invertibility(params, lr, key=None, *, temperature=None, limit: float = 1e-3):
+    """See flowsr_jax.check_invertibility."""
+    config = params.config
+    key = jax.random.key(0) if key is None else key
+    temperature = config.z_scale if temperature is None else temperature
+    z = temperature * jax.random.normal(key, z_shape(config, lr.shape))
+    latents = [jnp.concatenate([lr, z], axis=-1)]
+    report, _ = inspect_inverse(build_flow(config), params["generator"], latents, None, limit)
+    return report
+
+
+def _views(config: IRNConfig, loss: str):
+    del loss
+    views = [View("z=0", functools.partial(sample, temperature=0.0))]
+    if config.z_scale:
+        views.insert(0, View(f"T={config.z_scale:g}", sample, stochastic=True))
+    return tuple(views)
+
+
+FAMILY = Family(
+    name="irn",
+    config_class=IRNConfig,
+    init=init,
+    losses={
+        "rescale": rescale_loss,
+        "plus": plus_loss,
+        "discriminator": plus_discriminator_loss,
+        "restore": restore_loss,
+    },
+    check_lr=lambda config, lr: check_lr(lr, config.channels),
+    sample=sample,
+    init_state=init_state,
+    views=_views,
+    check_invertibility=check_invertibility,
+    latent_shapes=lambda config, lr_shape: [tuple(lr_shape), z_shape(config, lr_shape)],
+    noise_shapes=lambda config, lr_shape, **options: [z_shape(config, lr_shape)],
+    recognise_torch=torch_map.from_torch.recognise,
+    from_torch=torch_map.from_torch,
+)

@@ -1,0 +1,142 @@
+"""IRN+: distribution matching by a discriminator, on top of trained IRN weights.
+
+The losses "plus" (generator) and "discriminator" are two entries of one training step:
+both draw the same z from the step's key and see the same weights.
+../shared/spec/irn.md section 7.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from flowsr_jax.models.base import Params
+from flowsr_jax.models.irn.discriminator import (
+    DiscriminatorConfig,
+    discriminate,
+    discriminator_loss,
+    generator_loss,
+    init_discriminator,
+    init_statistics,
+)
+from flowsr_jax.models.irn.losses import charbonnier, draw_z, fit_weight, psnr, squared
+from flowsr_jax.models.irn.model import IRNConfig, forward, inverse, quantize
+from flowsr_jax.models.irn.torch_map import vgg_from_torch
+from flowsr_jax.models.irn.vgg import features
+
+
+def init_state(config: IRNConfig):
+    """Running batch-norm statistics of the discriminator; empty without one."""
+    if config.discriminator is None:
+        return {}
+    return {"discriminator": init_statistics(config.discriminator)}
+
+
+def begin_plus(
+    params: Params,
+    key,
+    discriminator: DiscriminatorConfig | None = None,
+    vgg: Mapping[str, np.ndarray] | None = None,
+) -> Params:
+    """Trained IRN parameters with a fresh discriminator and the VGG19 to compare by.
+
+    Args:
+      params: IRN parameters.
+      key: of the discriminator's initial values.
+      discriminator: its hyper-parameters; None for the released ones.
+      vgg: {torchvision key: array} of VGG19; None leaves the feature loss out.
+    """
+    discriminator = discriminator or DiscriminatorConfig()
+    config = dataclasses.replace(
+        params.config, discriminator=discriminator, features=vgg is not None
+    )
+    tree = {**params.tree, "discriminator": init_discriminator(key, discriminator)}
+    if vgg is not None:
+        tree["features"] = vgg_from_torch(vgg)
+    return Params(tree, config)
+
+
+def without_plus(params: Params) -> Params:
+    """The parameters without discriminator and VGG19: what rescaling needs."""
+    tree = {k: v for k, v in params.tree.items() if k not in ("discriminator", "features")}
+    return Params(tree, dataclasses.replace(params.config, discriminator=None, features=False))
+
+
+def plus_terms(
+    params: Params,
+    statistics,
+    hr,
+    guide,
+    z,
+    *,
+    lambda_fit: float | None = None,
+    lambda_rec: float = 0.01,
+    lambda_features: float = 0.01,
+    lambda_gan: float = 1.0,
+    gan: str = "gan",
+):
+    """The weighted terms of the generator's loss.
+
+    Args:
+      params: IRN parameters with the groups "discriminator" and, unless lambda_features
+        is 0, "features".
+      statistics: running statistics of the discriminator (moved by the pass).
+      hr, guide, z: as for `rescale_terms`.
+      lambda_fit, lambda_rec, lambda_features, lambda_gan: weights of the guidance, the
+        reconstruction, the VGG19 features and the GAN term.
+      gan: "gan" or "ragan".
+
+    Returns:
+      ({"l_forw_fit", "l_back_rec", "l_back_fea", "l_back_gan"}, new statistics,
+      reconstruction).
+    """
+    config = params.config
+    lambda_fit = fit_weight(config) if lambda_fit is None else lambda_fit
+    lr, _ = forward(params, hr)
+    fake = inverse(params, quantize(lr), z)
+    judge = params["discriminator"]
+    fake_logits, statistics = discriminate(judge, statistics, fake, config.discriminator)
+    real_logits = None
+    if gan == "ragan":
+        real_logits, statistics = discriminate(judge, statistics, hr, config.discriminator)
+    terms = {
+        "l_forw_fit": lambda_fit * squared(lr, guide),
+        "l_back_rec": lambda_rec * charbonnier(hr, fake),
+    }
+    if lambda_features:
+        vgg, compute = params["features"], config.compute
+        real_features = jax.lax.stop_gradient(features(vgg, hr, compute))
+        term = charbonnier(real_features, features(vgg, fake, compute))
+        terms["l_back_fea"] = lambda_features * term
+    terms["l_back_gan"] = lambda_gan * generator_loss(fake_logits, real_logits, gan)
+    return terms, statistics, fake
+
+
+def discriminator_terms(params: Params, statistics, hr, z, *, gan: str = "gan"):
+    """(loss of the discriminator, new statistics): first on HR, then on the reconstruction."""
+    config = params.config
+    fake = jax.lax.stop_gradient(inverse(params, quantize(forward(params, hr)[0]), z))
+    judge = params["discriminator"]
+    real_logits, statistics = discriminate(judge, statistics, hr, config.discriminator)
+    fake_logits, statistics = discriminate(judge, statistics, fake, config.discriminator)
+    return discriminator_loss(real_logits, fake_logits, gan), statistics
+
+
+def plus_loss(params, state, batch, key, **options):
+    """Loss "plus" of the generator; options are those of `plus_terms`."""
+    z = draw_z(key, params.config, batch["lr"])
+    terms, statistics, fake = plus_terms(
+        params, state["discriminator"], batch["hr"], batch["lr"], z, **options
+    )
+    metrics = {**terms, "psnr": psnr(fake, batch["hr"])}
+    return sum(terms.values()), ({**state, "discriminator": statistics}, metrics)
+
+
+def plus_discriminator_loss(params, state, batch, key, *, gan: str = "gan"):
+    """Loss "discriminator" of the discriminator; option gan: "gan" or "ragan"."""
+    z = draw_z(key, params.config, batch["lr"])
+    loss, statistics = discriminator_terms(params, state["discriminator"], batch["hr"], z, gan=gan)
+    return loss, ({**state, "discriminator": statistics}, {"l_d": loss})

@@ -1,0 +1,214 @@
+"""RealNVP's architecture, as in the released code.
+
+Exact numerics: ../shared/spec/glow.md section 5.  Dinh, Sohl-Dickstein and Bengio (2017).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from flowsr_jax.bijectors import (
+    Affine,
+    BatchNorm,
+    Bijector,
+    Chain,
+    CheckerboardCoupling,
+    Coupling,
+    Logit,
+    Part,
+    ScaleForm,
+    Squeeze,
+    Swap,
+    Within,
+)
+from flowsr_jax.config import ConfigError
+from flowsr_jax.math.gaussian import standard_normal_log_prob
+from flowsr_jax.models.base import Params
+from flowsr_jax.models.glow.unconditional import pixels
+from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.realnvp_net import STATISTICS, RealNVPNet
+
+AFFINE = Affine(ScaleForm("exp"), layout="half", shift_first=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class RealNVPConfig:
+    """Hyper-parameters of RealNVP; the defaults are CIFAR-10's.
+
+    Attributes:
+      scales: number of scales; image sides must be multiples of 2^(scales - 1).
+      dim: width of the networks of the first scale; it doubles with each scale, and
+        again for the couplings of channels.
+      blocks: residual blocks per network.
+      low, width: the logit's p = low + width * x; 0.05 and 0.9 in the released code
+        (0.95 in the paper).  width 0 leaves the logit out.
+      momentum: share of the batch that enters the moving statistics.
+      channels: of the images.
+      size: side of the images that `sample` draws by default.
+      temperature: default temperature of `sample`.
+      compute: precision and form of the networks.
+    """
+
+    family: ClassVar[str] = "realnvp"
+    scale: ClassVar[int] = 1
+    classes: ClassVar[int] = 0
+    n_bits: ClassVar[int] = 8
+    scales: int = 2
+    dim: int = 64
+    blocks: int = 8
+    low: float = 0.05
+    width: float = 0.9
+    momentum: float = 0.1
+    channels: int = 3
+    size: int = 32
+    temperature: float = 1.0
+    compute: Compute = Compute()
+
+    def __post_init__(self):
+        for field in ("scales", "dim", "blocks", "channels"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
+        if not (self.low >= 0 and self.width >= 0 and self.low + self.width <= 1):
+            raise ConfigError(
+                f"low = {self.low} and width = {self.width} must not be negative, nor their sum "
+                "above 1"
+            )
+        if not 0 < self.momentum <= 1:
+            raise ConfigError(f"momentum = {self.momentum} must be above 0 and at most 1")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature = {self.temperature} must be at least 0")
+        if self.size < 2 or self.size % self.multiple:
+            raise ConfigError(
+                f"size = {self.size} must be at least 2 and a multiple of 2^(scales - 1), "
+                f"{self.multiple}"
+            )
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be multiples of this: 2^(scales - 1)."""
+        return 2 ** (self.scales - 1)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one drawn image."""
+        return (self.size, self.size, self.channels)
+
+
+def build_flow(config: RealNVPConfig) -> Chain:
+    """The flow as a bijector: image -> one latent of the image's shape."""
+    parts: list[tuple[str, Bijector]] = [("pixels", pixels())]
+    if config.width:
+        parts.append(("logit", Logit(config.low, config.width)))
+    return Chain((*parts, ("scale_0", build_scale(config, 0))))
+
+
+def build_scale(config: RealNVPConfig, k: int) -> Chain:
+    """The flow from scale k on: checkerboards, channels, then half of the pixels goes on."""
+    dim = config.dim * 2**k
+    last = k == config.scales - 1
+    checkers = [
+        (f"coupling_{i}", _checkerboard(config, dim, ("even", "odd")[i % 2]))
+        for i in range(4 if last else 3)
+    ]
+    if last:
+        return Chain(tuple(checkers))
+    channels = Chain(
+        tuple((f"coupling_{4 + i}", _channels(config, 2 * dim, swap=i == 1)) for i in range(3))
+    )
+    # The ordered squeeze puts the diagonal pixels of each block into the first channels.
+    rest = Within(Squeeze(order="realnvp"), Part(build_scale(config, k + 1), "first"))
+    return Chain((*checkers, ("channels", Within(Squeeze(), channels)), (f"scale_{k + 1}", rest)))
+
+
+def _checkerboard(config, dim, passed):
+    net = RealNVPNet(dim, config.blocks, True, config.compute)
+    changed = "odd" if passed == "even" else "even"
+    coupling = CheckerboardCoupling(net, AFFINE, passed)
+    return Chain((("coupling", coupling), ("bn_out", BatchNorm(sites=changed))))
+
+
+def _channels(config, dim, swap):
+    """The coupling that changes the last half of the channels, or the first (swap)."""
+    net = RealNVPNet(dim, config.blocks, False, config.compute)
+    step = Chain((("coupling", Coupling(net, AFFINE)), ("bn_out", Part(BatchNorm(), "last"))))
+    return Within(Swap(), step) if swap else step
+
+
+def split_statistics(tree):
+    """(weights, moving statistics): two trees of dicts from one, by the names of leaves."""
+    weights, statistics = {}, {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            parts = split_statistics(value)
+            for side, part in zip((weights, statistics), parts, strict=True):
+                if part:
+                    side[name] = part
+        else:
+            (statistics if name in STATISTICS else weights)[name] = value
+    return weights, statistics
+
+
+def merge(weights, statistics):
+    """The inverse of `split_statistics`."""
+    merged = dict(weights)
+    for name, value in statistics.items():
+        inside = isinstance(value, dict) and name in merged
+        merged[name] = merge(merged[name], value) if inside else value
+    return merged
+
+
+def init(config: RealNVPConfig, key) -> Params:
+    """Random parameters with the released code's initial values; moving variances are 1.
+
+    Groups: "flow", and "statistics" (the moving ones), which no optimiser should train.
+    """
+    shape = (2 * config.multiple, 2 * config.multiple, config.channels)
+    weights, statistics = split_statistics(build_flow(config).init(key, shape))
+    return Params({"flow": weights, "statistics": statistics}, config)
+
+
+def init_state(config: RealNVPConfig):
+    """{"statistics": initial moving statistics}, as `init` gives them."""
+    shapes = jax.eval_shape(lambda key: init(config, key)["statistics"], jax.random.key(0))
+    return {
+        "statistics": jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.full(leaf.shape, float(path[-1].key == "var")), shapes
+        )
+    }
+
+
+def latent_shapes(config: RealNVPConfig, shape) -> list[tuple[int, ...]]:
+    """[the shape of the images]."""
+    return [tuple(shape)]
+
+
+def flow_params(params: Params):
+    """Parameters of `build_flow`: weights and moving statistics together."""
+    return merge(params["flow"], params["statistics"])
+
+
+def forward(params: Params, image, label=None):
+    """([latent], log p(image) [B] in nats) of images in [0,1], by the moving statistics."""
+    z, logdet = build_flow(params.config).forward(flow_params(params), image)
+    return [z], logdet + standard_normal_log_prob(z)
+
+
+def inverse(params: Params, latents, label=None):
+    """The image [B,H,W,C] of [latent], by the moving statistics; not clipped."""
+    return build_flow(params.config).inverse(flow_params(params), latents[0])[0]
+
+
+def forward_train(params: Params, image):
+    """(latent, log p(image) [B], the batch's statistics), by the batch's statistics."""
+    used, z, logdet = build_flow(params.config).init_from_data(flow_params(params), image)
+    return z, logdet + standard_normal_log_prob(z), split_statistics(used)[1]
+
+
+def move_statistics(config: RealNVPConfig, moving, used):
+    """moving - momentum * (moving - used), leaf by leaf; no gradient."""
+    used = jax.lax.stop_gradient(used)
+    return jax.tree.map(lambda m, b: m - config.momentum * (m - b), moving, used)
