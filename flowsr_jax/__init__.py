@@ -1,7 +1,7 @@
 """flowsr_jax: generative super-resolution in JAX, on TPUs and GPUs.
 
-    params = flowsr_jax.load("runs/quickstart")
-    sr = flowsr_jax.sample(params, lr, jax.random.key(0))
+params = flowsr_jax.load("runs/quickstart")
+sr = flowsr_jax.sample(params, lr, jax.random.key(0))
 """
 
 from flowsr_jax.api import (
@@ -9,6 +9,7 @@ from flowsr_jax.api import (
     bits_per_dim,
     check_invertibility,
     decode,
+    downscale,
     encode,
     from_torch,
     load,
@@ -16,6 +17,7 @@ from flowsr_jax.api import (
     sample,
     save,
     to_torch,
+    upscale,
 )
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models import Params
@@ -28,6 +30,7 @@ __all__ = [
     "bits_per_dim",
     "check_invertibility",
     "decode",
+    "downscale",
     "encode",
     "from_torch",
     "imresize",
@@ -36,4 +39,5 @@ __all__ = [
     "sample",
     "save",
     "to_torch",
+    "upscale",
 ]

@@ -68,18 +68,20 @@ def sample(
 
     Args:
       params: model parameters.
-      lr: [B,h,w,3] float in [0,1].
+      lr: [B,h,w,3] float in [0,1]; None for models that draw images from nothing.
       key: a JAX PRNG key; the same key gives the same picture.  None with `noise=`.
       temperature: traced scalar >= 0, the standard deviation of all latents; 0 is the
         deterministic image.  None is the model's default.
       num_samples: None for one image per LR, or N for N samples per LR; what depends
-        on the LR alone is computed once and shared by all of them.
+        on the LR alone is computed once and shared by all of them.  With lr None, the
+        number of images.
       **options: further options of the family.  Families that draw noise take `noise=`:
         the standard-normal arrays to use in place of draws from the key, in the shapes
-        of `Family.noise_shapes`, with a leading axis N if there is num_samples.
+        of `Family.noise_shapes`, with a leading axis N if there is num_samples.  With lr
+        None: `shape` of an image or of the batch, and `label`, where there are classes.
 
     Returns:
-      [B,s*h,s*w,3] float32, or [N,B,s*h,s*w,3] with num_samples.  Not clipped.
+      [B,s*h,s*w,3] float32, or [N,B,s*h,s*w,3] with num_samples and an lr.  Not clipped.
 
     Raises:
       TypeError, ValueError: an argument that the model cannot take.
@@ -89,15 +91,17 @@ def sample(
     """
     family = family_of(params)
     family.check_lr(params.config, lr)
+    drawn_alone = lr is None  # the family checks what else says how many and how large
     given = [options.get(name) for name in ("noise", "x_T")]
     if key is not None or all(x is None for x in given):
         check_key(key)
-    check_temperature(temperature)
+    if not drawn_alone:
+        check_temperature(temperature)
     if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
         raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
-    if options.get("noise") is not None:
+    if options.get("noise") is not None and not drawn_alone:
         options["noise"] = _check_noise(family, params.config, lr, num_samples, **options)
-    lr = jnp.asarray(lr, jnp.float32)
+    lr = None if drawn_alone else jnp.asarray(lr, jnp.float32)
     out = family.sample(
         params, lr, key, temperature=temperature, num_samples=num_samples, **options
     )
@@ -113,27 +117,32 @@ def sample(
     return out
 
 
-def encode(params: Params, hr, lr) -> tuple[list[jax.Array], jax.Array]:
+def encode(params: Params, hr, lr=None, **options) -> tuple[list[jax.Array], jax.Array | None]:
     """Exact latents of an HR image and its log-likelihood.
 
     Args:
-      params: parameters of a flow.
+      params: parameters of an invertible model.
       hr: [B,s*h,s*w,3] float in [0,1].
-      lr: [B,h,w,3] float in [0,1].
+      lr: [B,h,w,3] float in [0,1]; None for models that need none (IRN, Glow).
+      **options: of the family, e.g. `label` of a class-conditional Glow.
 
     Returns:
       (latents, log_prob): a list, finest level first; log p(hr | lr) of the density on
-      [0,1]-valued images, [B] float32 in nats.  No noise is added.
+      [0,1]-valued images, [B] float32 in nats, None for IRN, which is no density.  No
+      noise is added.
     """
     encode_fn = verb(params, "encode")
-    _check_pair(params, hr, lr)
-    return encode_fn(params, jnp.asarray(hr, jnp.float32), jnp.asarray(lr, jnp.float32))
+    hr, lr = _check_pair(params, hr, lr)
+    return encode_fn(params, hr, **lr, **options)
 
 
-def decode(params: Params, latents, lr) -> jax.Array:
+def decode(params: Params, latents, lr=None, **options) -> jax.Array:
     """Inverse of `encode`: latents (finest level first) and LR to the image, not clipped."""
     decode_fn = verb(params, "decode")
     family = family_of(params)
+    if family.check_hr is not None:
+        _refuse_lr(family, lr)
+        return decode_fn(params, latents, **options)
     family.check_lr(params.config, lr)
     shapes = [tuple(s) for s in family.latent_shapes(params.config, lr.shape)]
     got = [tuple(getattr(z, "shape", ())) for z in latents]
@@ -143,26 +152,72 @@ def decode(params: Params, latents, lr) -> jax.Array:
             f"{tuple(lr.shape)}, got {got}"
         )
     latents = [jnp.asarray(z, jnp.float32) for z in latents]
-    return decode_fn(params, latents, jnp.asarray(lr, jnp.float32))
+    return decode_fn(params, latents, jnp.asarray(lr, jnp.float32), **options)
 
 
-def bits_per_dim(params: Params, hr, lr, key=None) -> jax.Array:
+def bits_per_dim(params: Params, hr, lr=None, key=None, **options) -> jax.Array:
     """Negative log-likelihood of 8-bit images, in bits per dimension [B].
 
     -log p(hr | lr) / (ln 2 * H * W * 3) + log2(255): the density at the image times the
     volume of an 8-bit cell (1/255 per value), all three channels counted.  With a `key`,
     uniform noise of one grey level is added first (dequantisation), which makes the
     expectation an upper bound on the code length of the 8-bit image.
+
+    Raises:
+      ValueError: a model without a likelihood (IRN: sum(z^2) is no density of images).
     """
     encode_fn = verb(params, "encode")
-    _check_pair(params, hr, lr)
-    hr = jnp.asarray(hr, jnp.float32)
+    family = family_of(params)
+    if not family.likelihood:
+        raise ValueError(f"family {family.name!r} has no likelihood, so no bits per dimension")
+    hr, lr = _check_pair(params, hr, lr)
     if key is not None:
         check_key(key)
+    if family.bits_per_dim is not None:
+        return family.bits_per_dim(params, hr, key=key, **lr, **options)
+    if key is not None:
         hr = hr + (jax.random.uniform(key, hr.shape) - 0.5) / 255.0
-    _, log_prob = encode_fn(params, hr, jnp.asarray(lr, jnp.float32))
+    _, log_prob = encode_fn(params, hr, **lr, **options)
     dims = hr.shape[1] * hr.shape[2] * hr.shape[3]
     return gaussian.bits_per_dim(log_prob, dims)
+
+
+def downscale(params: Params, hr, *, quantize: bool = True) -> jax.Array:
+    """The LR image that a rescaling model makes of an HR image, for `upscale` to restore.
+
+    Args:
+      params: parameters of a rescaling model (IRN).
+      hr: [B,s*h,s*w,3] float in [0,1].
+      quantize: 8-bit values, as a file holds them; else the network's own floats.
+
+    Returns:
+      [B,h,w,3] uint8, or float32 with quantize=False (not clipped).  Store it without
+      loss: a JPEG file loses what `upscale` needs.
+
+    Raises:
+      TypeError, ValueError: an argument that the model cannot take.
+    """
+    return verb(params, "downscale")(params, hr, quantize=quantize)
+
+
+def upscale(params: Params, lr, key=None, *, temperature=None, z=None, **options) -> jax.Array:
+    """The HR image of an LR image that `downscale` of the same model made.
+
+    Args:
+      params: parameters of a rescaling model (IRN).
+      lr: [B,h,w,3] uint8 as `downscale` returns it, or float in [0,1].
+      key: a JAX PRNG key to draw z from; with neither key nor z, z is 0.
+      temperature: standard deviation of the drawn z; None is the model's default.
+      z: [B,h,w,3*s*s-3], used as it is.
+      **options: of the family.
+
+    Returns:
+      [B,s*h,s*w,3] float32, not clipped.
+
+    Raises:
+      TypeError, ValueError: an argument that the model cannot take.
+    """
+    return verb(params, "upscale")(params, lr, key, temperature=temperature, z=z, **options)
 
 
 def predict_noise(params: Params, noisy, level, condition=None) -> jax.Array:
@@ -214,9 +269,21 @@ def _check_noise(family, config, lr, num_samples, *, noise, **options):
     return [jnp.asarray(z, jnp.float32) for z in noise]
 
 
+def _refuse_lr(family, lr):
+    if lr is not None:
+        raise ValueError(f"family {family.name!r} needs no lr here; leave it out")
+
+
 def _check_pair(params, hr, lr):
-    family_of(params).check_lr(params.config, lr)
+    """(hr in float32, {"lr": lr in float32} or {} for families that need none)."""
+    family = family_of(params)
+    if family.check_hr is not None:
+        _refuse_lr(family, lr)
+        family.check_hr(params.config, hr)
+        return jnp.asarray(hr, jnp.float32), {}
+    family.check_lr(params.config, lr)
     check_pair(hr, lr, params.config.scale)
+    return jnp.asarray(hr, jnp.float32), {"lr": jnp.asarray(lr, jnp.float32)}
 
 
 __all__ = [
@@ -224,6 +291,7 @@ __all__ = [
     "bits_per_dim",
     "check_invertibility",
     "decode",
+    "downscale",
     "encode",
     "from_torch",
     "load",
@@ -231,4 +299,5 @@ __all__ = [
     "sample",
     "save",
     "to_torch",
+    "upscale",
 ]

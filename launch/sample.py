@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="draw existing outputs again")
     args = parser.parse_args(argv)
     import flowsr_jax  # after the flags: --help and mistakes in them answer at once
-    from flowsr_jax.upscale import upscale_files
+    from flowsr_jax.upscaling import upscale_files
 
     try:
         read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load

@@ -15,24 +15,41 @@ import jax
 from flowsr_jax.bijectors import (
     ActNorm,
     Affine,
+    BatchNorm,
     Bijector,
+    BorderedSplit,
     Chain,
+    CheckerboardCoupling,
     Conv1x1,
     Conv1x1PLU,
+    ConvDown,
     Coupling,
+    Deinterleave,
+    Flatten,
+    Haar,
     Injector,
     Invert,
+    InvertibleBlock,
+    Logit,
     MultiScale,
+    Part,
+    Rescale,
     Reverse,
     ScaleForm,
+    Scaling,
     Scan,
     Shift,
     Shuffle,
     Split,
     Squeeze,
+    Swap,
+    TopPrior,
+    Within,
 )
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.coupling_net import CouplingNet
+from flowsr_jax.nets.dense_block import DenseBlock
+from flowsr_jax.nets.glow_net import GlowNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,4 +172,55 @@ CASES = [
         cond=_image_cond(2, 2, 3),
     ),
     Case("multiscale", _multiscale(), (4, 4, 2), cond=_multiscale_cond, bad_shape=(6, 4, 2)),
+    Case("haar", Haar(), (4, 2, 3), bad_shape=(3, 2, 3)),
+    Case("conv_down_2", ConvDown(2), (2, 4, 3), bad_shape=(3, 4, 3)),
+    Case("conv_down_3", ConvDown(3), (3, 6, 2), bad_shape=(4, 6, 2)),
+    Case("invertible_block", InvertibleBlock(DenseBlock(4)), (2, 3, 12), bad_shape=(2, 3, 3)),
+    Case(
+        "invertible_block_color",
+        InvertibleBlock(DenseBlock(4), low=1, scale=ScaleForm("sigmoid", clamp=0.5)),
+        (2, 3, 3),
+        bad_shape=(2, 3, 1),
+    ),
+    Case("rescale", Rescale(-3.0, 0.5), (2, 3, 2)),
+    Case("scaling", Scaling(), (6,), bad_shape=(5,)),
+    Case(
+        "logit",
+        Chain((("into_unit_interval", Invert(Logit())), ("logit", Logit(0.1, 0.8)))),
+        (2, 2, 2),
+        init=lambda key, shape: {},
+    ),
+    Case("batchnorm", BatchNorm(), (2, 3, 4), bad_shape=(2, 3, 5)),
+    Case("batchnorm_sites", BatchNorm(sites="odd"), (3, 3, 2), bad_shape=(3, 3, 3)),
+    *[
+        Case(f"checkerboard_{sites}", CheckerboardCoupling(_NET, affine, sites), (3, 2, 2))
+        for sites, affine in (("even", Affine(_FORMS["tanh"])), ("odd", Affine(scale=None)))
+    ],
+    Case(
+        "coupling_glow_net",
+        Coupling(GlowNet(hidden=5), Affine(_FORMS["sigmoid2"])),
+        (3, 2, 4),
+        bad_shape=(3, 2, 1),
+    ),
+    Case("bordered_split", BorderedSplit(), (2, 2, 4), bad_shape=(2, 2, 1)),
+    Case("top_prior", TopPrior(), (2, 3, 4), bad_shape=(2, 3, 5)),
+    Case(
+        "top_prior_classes",
+        TopPrior(classes=3),
+        (2, 2, 4),
+        cond=lambda key: {"label": jax.random.randint(key, (2,), 0, 3)},
+        bad_shape=(2, 2, 3),
+    ),
+    Case("flatten", Flatten((2, 2, 3)), (2, 2, 3), bad_shape=(2, 3, 3)),
+    Case("deinterleave", Deinterleave(), (5,)),
+    Case("swap", Swap(), (2, 2, 5), bad_shape=(2, 2, 1)),
+    Case("part_first", Part(ActNorm(), "first"), (2, 2, 5), bad_shape=(2, 2, 7)),
+    Case("part_last", Part(ActNorm(), "last"), (2, 2, 5), bad_shape=(2, 2, 7)),
+    Case(
+        "within_squeeze",
+        Within(Squeeze(), Coupling(_NET)),
+        (4, 2, 2),
+        bad_shape=(3, 2, 2),
+    ),
+    Case("within_swap", Within(Swap(), Coupling(_NET)), (2, 2, 5), bad_shape=(2, 2, 1)),
 ]

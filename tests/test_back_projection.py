@@ -6,7 +6,7 @@ import pytest
 from flowsr_jax.math.back_projection import back_project
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr, to_uint8
-from flowsr_jax.upscale.finish import LowResolutionError, Projector, Window
+from flowsr_jax.upscaling.finish import LowResolutionError, Projector, Window
 
 
 def _noisy(height, width, scale, seed=0, spread=0.02):

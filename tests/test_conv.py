@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowsr_jax.nets.conv import PLAIN, Compute, conv2d
+from flowsr_jax.nets.conv import PLAIN, Compute, _kernel_gradient, conv2d
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 7, 3, 8), (2, 6, 4, 9, 2), (3, 1, 1, 4, 4)])
@@ -69,3 +69,9 @@ def test_bfloat16_has_float32_outputs_and_gradients(conv, size):
     for a, b in zip(half, full, strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.max(jnp.abs(b))))
+
+
+def test_a_zero_gradient_gives_a_zero_kernel_gradient():
+    # The CPU compiler got a product of several contracted axes with constant zeros wrong.
+    norm = jax.jit(lambda x, k: jnp.sum(_kernel_gradient(x, jnp.zeros((2, 8, 8, 45)), k) ** 2))
+    assert float(norm(jnp.ones((2, 8, 8, 35)), jnp.ones((3, 3, 35, 45)))) == 0.0

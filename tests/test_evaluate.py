@@ -24,7 +24,7 @@ from flowsr_jax.io.images import read_rgb, write_png
 from flowsr_jax.models import base, get_family
 from flowsr_jax.models.rrdb_config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
-from flowsr_jax.upscale import image_key, upscale_files
+from flowsr_jax.upscaling import image_key, upscale_files
 
 ROOT = Path(__file__).parents[1]
 TINY = SRFlowConfig(

@@ -15,9 +15,9 @@ from flowsr_jax.models.base import Family, Params
 from flowsr_jax.models.inputs import check_lr
 from flowsr_jax.models.rrdb_config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
-from flowsr_jax.upscale import Sampler, image_strips, upscale_image
-from flowsr_jax.upscale.noise import threefry, window_noise
-from flowsr_jax.upscale.tiles import RAMP, floor_length, padded_length, ramp, reflected, spans
+from flowsr_jax.upscaling import Sampler, image_strips, upscale_image
+from flowsr_jax.upscaling.noise import threefry, window_noise
+from flowsr_jax.upscaling.tiles import RAMP, floor_length, padded_length, ramp, reflected, spans
 
 KEY = jax.random.key(7)
 SMALL = SRFlowConfig(

@@ -18,8 +18,8 @@ from flowsr_jax.io.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr
 from flowsr_jax.models import base
-from flowsr_jax.upscale import Summary, UsageError, files, plan, upscale_files, upscale_image
-from flowsr_jax.upscale import sampler as sampler_module
+from flowsr_jax.upscaling import Summary, UsageError, files, plan, upscale_files, upscale_image
+from flowsr_jax.upscaling import sampler as sampler_module
 
 ROOT = Path(__file__).parents[1]
 

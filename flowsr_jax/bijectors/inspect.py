@@ -14,6 +14,7 @@ from flowsr_jax.bijectors.base import Bijector
 from flowsr_jax.bijectors.compose import Chain, MultiScale, Scan
 from flowsr_jax.bijectors.conv1x1 import Conv1x1
 from flowsr_jax.bijectors.coupling import Coupling, Injector
+from flowsr_jax.bijectors.invertible_block import InvertibleBlock
 
 
 def atoms(bijector: Bijector, params, cond=None, name: str = "") -> Iterator[tuple]:
@@ -114,6 +115,9 @@ def layer_scales(bijector: Bijector, params, x, cond):
         z1 = x[..., : bijector._passed(x.shape[-1])] if isinstance(bijector, Coupling) else None
         raw = bijector.net.apply(params["net"], z1, bijector.prepare(params, cond)["net"])
         return bijector.affine._split(raw)[1]
+    if isinstance(bijector, InvertibleBlock):
+        y1 = bijector.forward(params, x)[0][..., : bijector.low]
+        return bijector.scale(bijector.net.apply(params["H"], y1))[0]
     return None
 
 

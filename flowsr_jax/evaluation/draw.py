@@ -12,7 +12,7 @@ import numpy as np
 from flowsr_jax import api
 from flowsr_jax.math.gaussian import fitted_bits_per_dim
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscale import SampleError, Sampler, image_strips
+from flowsr_jax.upscaling import SampleError, Sampler, image_strips
 
 
 def draw(

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from flowsr_jax.upscale.progress import one_line
+from flowsr_jax.upscaling.progress import one_line
 
 
 class Progress:

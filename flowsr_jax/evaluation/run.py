@@ -31,7 +31,7 @@ from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, w
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
 from flowsr_jax.train.sheet import cut, write_sheet
-from flowsr_jax.upscale import Sampler, image_key
+from flowsr_jax.upscaling import Sampler, image_key
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_DRAWS = 4, 4, 2
 

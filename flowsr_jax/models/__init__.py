@@ -1,5 +1,7 @@
 """Model families; one line registers each, and nothing else knows their names."""
 
+import importlib
+
 from flowsr_jax.models.base import (
     Family,
     Params,
@@ -12,27 +14,13 @@ from flowsr_jax.models.base import (
 )
 
 
-def _srflow():
-    from flowsr_jax.models.srflow import FAMILY
-
-    return FAMILY
-
-
-def _rrdb():
-    from flowsr_jax.models.rrdb import FAMILY
-
-    return FAMILY
+def _lazy(name: str):
+    """Import a family's record on first use, so that one family costs no other's imports."""
+    return lambda: importlib.import_module(f"flowsr_jax.models.{name}").FAMILY
 
 
-def _sr3():
-    from flowsr_jax.models.sr3 import FAMILY
-
-    return FAMILY
-
-
-register("srflow", _srflow)
-register("rrdb", _rrdb)
-register("sr3", _sr3)
+for _name in ("srflow", "rrdb", "sr3", "irn", "glow", "realnvp", "nice"):
+    register(_name, _lazy(_name))
 
 __all__ = [
     "Family",

@@ -103,7 +103,15 @@ class Family:
         key, which may then be None.
 
     Optional (None when the family lacks the verb):
-      encode, decode, log_prob: exact latents and likelihood.
+      check_hr: (config, hr) -> None; raises for HR images that the model cannot take.
+        Families that have it need no LR: their `encode` and `decode` take none.
+      encode, decode: exact latents and log-likelihood: (params, hr, lr) ->
+        (latents, log_prob [B]), (params, latents, lr) -> hr; without lr where there is
+        `check_hr`.  They may take `label=` and other options.
+      likelihood: `encode` gives a log-likelihood (else None in its place).
+      bits_per_dim: (params, hr, key, **options) -> [B]; where it is not that of 8-bit images.
+      downscale, upscale: of a rescaling model, which makes its own LR images:
+        (params, hr, *, quantize) -> lr, (params, lr, key, **options) -> hr.
       init_from_data: (params, batch, key, **loss_options) -> Params; the
         data-dependent initialisation (ActNorm), run once before a phase.
       init_state: (config) -> dict of arrays carried beside the weights.
@@ -126,8 +134,13 @@ class Family:
     losses: Mapping[str, Callable]
     check_lr: Callable
     sample: Callable
+    check_hr: Callable | None = None
     encode: Callable | None = None
     decode: Callable | None = None
+    likelihood: bool = True
+    bits_per_dim: Callable | None = None
+    downscale: Callable | None = None
+    upscale: Callable | None = None
     init_from_data: Callable | None = None
     init_state: Callable = lambda config: {}
     views: Callable = lambda config, loss: ()
@@ -139,7 +152,15 @@ class Family:
     from_torch: Callable | None = None
     multiple: Callable = lambda config: 1
 
-    VERBS = ("sample", "encode", "decode", "check_invertibility", "predict_noise")
+    VERBS = (
+        "sample",
+        "encode",
+        "decode",
+        "downscale",
+        "upscale",
+        "check_invertibility",
+        "predict_noise",
+    )
 
 
 _REGISTRY: dict[str, Callable[[], Family]] = {}

@@ -141,16 +141,14 @@ class Unconditional:
     layers: Callable[..., tuple]
     prior: Callable[..., Any] = lambda config, key, shape: jax.random.normal(key, shape)
 
-    def encode(self, params, hr, lr=None, *, label=None):
+    def encode(self, params, hr, *, label=None):
         """Exact latents (finest level first) and log p(hr) in nats [B]; no noise added.
 
         Args:
           params: model parameters.
           hr: images [B,H,W,C] in [0,1]; continuous values are as good as 8-bit ones.
-          lr: ignored.
           label: class of the images, of a class-conditional model.
         """
-        del lr
         self.check_image(params.config, hr)
         return _encode(self, params, hr, check_label(params.config, label, hr.shape[0]))
 
@@ -158,19 +156,18 @@ class Unconditional:
         """log p(hr) in nats [B], of the density on [0,1]-valued images."""
         return self.encode(params, hr, label=label)[1]
 
-    def decode(self, params, latents, lr=None, *, label=None):
+    def decode(self, params, latents, *, label=None):
         """The image [B,H,W,C] of a list of latents, not clipped: the inverse of `encode`.
 
         Raises:
           ValueError: latents that are not those of one image shape.
         """
-        del lr
         latents = list(latents)
         self._check_latents(params.config, "latents", latents)
         label = check_label(params.config, label, latents[0].shape[0])
         return _decode(self, params, latents, label)
 
-    def bits_per_dim(self, params, hr, lr=None, key=None, *, label=None):
+    def bits_per_dim(self, params, hr, key=None, *, label=None):
         """Bits per dimension [B] of n_bits images; see `to_bits`.
 
         With a `key` the image is reduced to n_bits and one draw of uniform noise is added
@@ -182,7 +179,7 @@ class Unconditional:
         if key is not None:
             check_key(key)
             hr = noisy({"hr": hr}, key, config.n_bits)
-        log_prob = self.encode(params, hr, lr, label=label)[1]
+        log_prob = self.encode(params, hr, label=label)[1]
         return to_bits(log_prob, int(np.prod(hr.shape[1:])), config.n_bits)
 
     def sample(

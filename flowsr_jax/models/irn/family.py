@@ -132,18 +132,27 @@ def sample(
     return images[0] if num_samples is None else images
 
 
-@jax.jit
-def encode(params, hr, lr=None):
+def encode(params, hr):
     """([LR, z], None): the exact forward pass, neither rounded nor clipped; no likelihood."""
-    del lr
-    return list(forward(params, hr)), None
+    return list(_forward(params, hr)), None
 
 
-@jax.jit
-def decode(params, latents, lr=None):
-    """The HR image of [LR, z], not clipped: the exact inverse of `encode`."""
-    del lr
-    return inverse(params, *latents)
+def decode(params, latents):
+    """The HR image of [LR, z], not clipped: the exact inverse of `encode`.
+
+    Raises:
+      ValueError: shapes that are not those of LR and z.
+    """
+    got = [tuple(getattr(x, "shape", ())) for x in latents]
+    channels = params.config.channels
+    want = [(*got[0][:3], channels), z_shape(params.config, got[0])] if got else None
+    if got != want or len(got[0]) != 4:
+        z = params.config.latent_channels
+        raise ValueError(f"latents must be LR [B,h,w,{channels}] and z [B,h,w,{z}], got {got}")
+    return _inverse(params, *(jnp.asarray(x, jnp.float32) for x in latents))
+
+
+_forward, _inverse = jax.jit(forward), jax.jit(inverse)
 
 
 def check_invertibility(params, lr, key=None, *, temperature=None, limit: float = 1e-3):
@@ -177,6 +186,12 @@ FAMILY = Family(
     },
     check_lr=lambda config, lr: check_lr(lr, config.channels),
     sample=sample,
+    check_hr=check_hr,
+    encode=encode,
+    decode=decode,
+    likelihood=False,
+    downscale=downscale,
+    upscale=upscale,
     init_state=init_state,
     views=_views,
     check_invertibility=check_invertibility,

@@ -13,10 +13,10 @@ import numpy as np
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
 from flowsr_jax.models.inputs import check_key
-from flowsr_jax.upscale.finish import Projector
-from flowsr_jax.upscale.noise import threefry
-from flowsr_jax.upscale.sampler import Sampler
-from flowsr_jax.upscale.tiles import Span, ramp, reflected, spans
+from flowsr_jax.upscaling.finish import Projector
+from flowsr_jax.upscaling.noise import threefry
+from flowsr_jax.upscaling.sampler import Sampler
+from flowsr_jax.upscaling.tiles import Span, ramp, reflected, spans
 
 REDRAWS = 3
 FRESH = 1 << 30  # key offset of redraws, beyond any sample's number

@@ -24,11 +24,11 @@ from flowsr_jax.io.images import ImageError, Picture, read_image
 from flowsr_jax.io.png_stream import open_png
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
-from flowsr_jax.upscale.finish import Projector, alpha_rows, grey
-from flowsr_jax.upscale.image import SampleError, image_key, image_strips
-from flowsr_jax.upscale.jobs import Job, UsageError, plan
-from flowsr_jax.upscale.progress import Progress, progress
-from flowsr_jax.upscale.sampler import Sampler
+from flowsr_jax.upscaling.finish import Projector, alpha_rows, grey
+from flowsr_jax.upscaling.image import SampleError, image_key, image_strips
+from flowsr_jax.upscaling.jobs import Job, UsageError, plan
+from flowsr_jax.upscaling.progress import Progress, progress
+from flowsr_jax.upscaling.sampler import Sampler
 
 HEAT_TOP = 25.0  # grey levels of 255
 

@@ -14,9 +14,9 @@ import numpy as np
 from flowsr_jax import api
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.inputs import check_temperature
-from flowsr_jax.upscale import memory
-from flowsr_jax.upscale.noise import square_side, threefry, window_noise
-from flowsr_jax.upscale.tiles import OVERLAP, floor_length, padded_length, round_up
+from flowsr_jax.upscaling import memory
+from flowsr_jax.upscaling.noise import square_side, threefry, window_noise
+from flowsr_jax.upscaling.tiles import OVERLAP, floor_length, padded_length, round_up
 
 MAX_PIXELS = 1_500_000  # LR pixels in one piece, however large the memory
 LARGE = 512  # larger images are not measured as a whole, but by a window of half the side
