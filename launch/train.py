@@ -2,6 +2,7 @@
 
 python launch/train.py --config=configs/x.py[:variant] [--workdir=runs/x]
     [--config.train.batch_size=4] [--config.train.phases.NAME.steps=100]
+    [--init_encoder=RRDB.pth]
 """
 
 import os
@@ -20,6 +21,9 @@ from flowsr_jax.train.overrides import split_overrides
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, perhaps :variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
+_INIT_ENCODER = flags.DEFINE_string(
+    "init_encoder", None, "RRDB weights (run, model folder or official file) of the first phase."
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a cluster.")
 flags.mark_flag_as_required("config")
 
@@ -30,6 +34,9 @@ def main(argv: list[str], overrides: dict) -> None:
     logging.set_verbosity(logging.FATAL)  # of orbax; what matters is reported by the loop
     if _DISTRIBUTED.value:
         initialize_distributed()
+    if _INIT_ENCODER.value:
+        first = {"init_from": _INIT_ENCODER.value, "init_groups": ("encoder",)}
+        overrides |= {f"train.phases[0].{k}": v for k, v in first.items()}
     config = resolve(_CONFIG.value, overrides)
     train_and_evaluate(config, _WORKDIR.value or os.path.join("runs", config.name))
 

@@ -23,6 +23,7 @@ from flowsr_jax.data import (
 )
 from flowsr_jax.data.degradations import DegradationConfig, degrade_image
 from flowsr_jax.data.transforms import (
+    crop_float_lr,
     crop_lr,
     degrade,
     fits,
@@ -31,7 +32,9 @@ from flowsr_jax.data.transforms import (
     random_flip,
     random_rotation,
     training_patches,
+    whole_cells,
 )
+from flowsr_jax.math.resize import imresize
 
 SMALL = DataConfig(scale=2, patch_size=4)
 
@@ -247,6 +250,26 @@ class TestTransforms:
         for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right), (3, 2), (5, 3)):
             found = crop_lr(hr, top, left, size, scale)
             np.testing.assert_array_equal(found, whole[top : top + size, left : left + size])
+
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_float_lr_crop_is_the_bicubic_before_rounding(self, rng, scale):
+        blocks = 255 * rng.integers(0, 2, (8, 7, 3), dtype=np.uint8)
+        hr = blocks.repeat(8, axis=0).repeat(8, axis=1)[:61, :50]
+        whole = imresize(whole_cells(hr, scale).astype(np.float32) / 255, 1 / scale)
+        bottom, right = (n - 7 for n in whole.shape[:2])
+        for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right), (1, 3)):
+            found = crop_float_lr(hr, top, left, 7, scale)
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, whole[top : top + 7, left : left + 7], atol=1e-6)
+        assert whole.min() < 0 or whole.max() > 1  # it is not clipped
+        config = DataConfig(scale=scale, patch_size=6 * scale, float_lr=True)
+        pair = training_patches({"hr": hr}, rng, config)
+        small = imresize(pair["hr"][0].astype(np.float32) / 255, 1 / scale)
+        np.testing.assert_allclose(pair["lr"][0, 2:-2, 2:-2], small[2:-2, 2:-2], atol=1e-5)
+
+    def test_float_lr_needs_the_bicubic(self):
+        with pytest.raises(ConfigError, match="float_lr"):
+            DataConfig(source="paired", train_dir="a", train_lr_dir="b", float_lr=True)
 
     def test_random_crops_are_aligned_and_reach_every_offset(self, rng):
         y, x = np.mgrid[:23, :20].astype(np.uint8)

@@ -38,6 +38,8 @@ class DataConfig:
       scale: HR size over LR size, at least 1.
       degradation: how LR images are made where the source brings none; by default MATLAB's
         bicubic, at scale 1 the HR image itself.
+      float_lr: training batches hold the bicubic LR image in float32 (in units of [0,1],
+        neither rounded nor clipped) instead of its 8-bit version, as IRN is guided by.
       patch_size: side of the training patches in HR pixels, a multiple of `scale`.
       flips: mirror half of the patches left to right.
       rotations: rotate each patch by one of `angles`, drawn uniformly.
@@ -63,6 +65,7 @@ class DataConfig:
     valid_split: str = "validation"
     scale: int = 4
     degradation: DegradationConfig = DegradationConfig()
+    float_lr: bool = False
     patch_size: int = 96
     flips: bool = True
     rotations: bool = True
@@ -96,6 +99,10 @@ class DataConfig:
             raise ConfigError(f"angles = {self.angles!r} must be some of {ANGLES}")
         if not isinstance(self.degradation, DegradationConfig):
             raise ConfigError(f"degradation = {self.degradation!r} must be a DegradationConfig")
+        if self.float_lr and not self.degradation.deterministic:
+            raise ConfigError("float_lr = True needs the bicubic degradation")
+        if self.float_lr and (self.source == "paired" or self.train_lr_dir):
+            raise ConfigError("float_lr = True needs LR images made from HR, not those of files")
         self._check_source()
 
     def folders(self, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -61,6 +61,16 @@ def crop_lr(hr: np.ndarray, top: int, left: int, size: int, scale: int) -> np.nd
     return imresize_window(whole_cells(hr, scale), 1 / scale, top, left, size, size)
 
 
+def crop_float_lr(hr: np.ndarray, top: int, left: int, size: int, scale: int) -> np.ndarray:
+    """`crop_lr` in float32, in units of [0,1], neither rounded nor clipped."""
+    hr = whole_cells(hr, scale)
+    # The kernel reaches two LR pixels on either side; only what it sees is converted.
+    y, x = max(0, top - 2), max(0, left - 2)
+    seen = hr[y * scale : (top + size + 2) * scale, x * scale : (left + size + 2) * scale]
+    seen = seen.astype(np.float32) / np.float32(255)
+    return imresize_window(seen, 1 / scale, top - y, left - x, size, size)
+
+
 def random_crop(
     hr: np.ndarray,
     patch_size: int,
@@ -69,6 +79,7 @@ def random_crop(
     *,
     lr: np.ndarray | None = None,
     degradation: DegradationConfig = BICUBIC,
+    float_lr: bool = False,
 ) -> Pair:
     """Cut an aligned pair of patches; the offset is uniform on the LR grid.
 
@@ -78,9 +89,10 @@ def random_crop(
       lr: its LR version, uint8 [H//s,W//s,3], where the source has one.
       degradation: makes the LR patch where it has none.  The default cuts it out of the LR
         version of the whole image; random ones degrade the patch with some context.
+      float_lr: see DataConfig.
 
     Returns:
-      {"hr": uint8 [P,P,3], "lr": uint8 [P/s,P/s,3]}.
+      {"hr": uint8 [P,P,3], "lr": uint8 (or float32) [P/s,P/s,3]}.
 
     Raises:
       ValueError: the image is smaller than the patch.
@@ -98,6 +110,8 @@ def random_crop(
     pair = {"hr": _cut(hr, top, left, size, scale)}
     if lr is not None:
         pair["lr"] = _cut(lr, top, left, size)
+    elif float_lr:
+        pair["lr"] = crop_float_lr(hr, top, left, size, scale)
     else:
         pair["lr"] = crop_lr(hr, top, left, size, scale) if scale > 1 else pair["hr"]
     return pair
@@ -131,8 +145,8 @@ def training_patches(
       config: patch size, scale, degradation and augmentations.
 
     Returns:
-      {"hr": uint8 [n,P,P,3], "lr": uint8 [n,P/s,P/s,3]}, C-contiguous, and "label": int32
-      [n] if the example has one.
+      {"hr": uint8 [n,P,P,3], "lr": uint8 (or float32) [n,P/s,P/s,3]}, C-contiguous, and
+      "label": int32 [n] if the example has one.
     """
     pairs = []
     for _ in range(config.crops_per_image):
@@ -143,6 +157,7 @@ def training_patches(
             rng,
             lr=example.get("lr"),
             degradation=config.degradation,
+            float_lr=config.float_lr,
         )
         if config.flips:
             pair = random_flip(pair, rng)

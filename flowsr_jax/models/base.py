@@ -125,6 +125,9 @@ class Family:
         network.
       recognise_torch: (state dict) -> bool: these keys belong to this family.
       from_torch: (state dict, **overrides) -> Params.
+      group_files: {group: (state dict) -> its parameters}: groups that have an official
+        weight file of their own (a phase's `init_files`).
+      notes: (config) -> lines that a training run says at its beginning.
       multiple: (config) -> int; LR sides must be multiples of it.
     """
 
@@ -150,6 +153,8 @@ class Family:
     predict_noise: Callable | None = None
     recognise_torch: Callable | None = None
     from_torch: Callable | None = None
+    group_files: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    notes: Callable = lambda config: ()
     multiple: Callable = lambda config: 1
 
     VERBS = (

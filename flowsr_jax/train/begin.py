@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.io import weights
-from flowsr_jax.models.base import Params
+from flowsr_jax.io.torch_file import read_weights
+from flowsr_jax.models.base import Params, family_of
+from flowsr_jax.models.torch_rules import import_weights
 from flowsr_jax.train.config import PhaseConfig
 from flowsr_jax.train.mesh import place, state_sharding
 from flowsr_jax.train.resume import check_resumable
@@ -38,8 +42,9 @@ def begin_phase(run: Run, index: int, state: TrainState | None) -> tuple[TrainSt
         params, model_state = place(run.mesh, jax.device_get(_initial(run, run.key(0))))
     else:
         params, model_state = state.weights, state.model_state
-    if phase.init_from:
+    if phase.init_from or phase.init_files:
         params = place(run.mesh, take_over(params, phase))
+    _check_filled(params)
     batch = None
     if phase.init_from_data:
         batch = run.next_batch()
@@ -84,25 +89,56 @@ def restore(run: Run) -> tuple[TrainState | None, int]:
 
 
 def take_over(params: Params, phase: PhaseConfig) -> Params:
-    """Return `params` with groups (as NumPy arrays) of the model in `phase.init_from`.
+    """Return `params` with groups (as NumPy arrays) of `phase.init_from` and `init_files`.
 
     Raises:
-      ConfigError: no such folder, no such group, or arrays of other shapes.
+      ConfigError: no such folder or file, no such group, or arrays of other shapes.
     """
-    where = f"phase {phase.name!r}: init_from = {phase.init_from!r}"
+    found = {}
+    if phase.init_from:
+        where = f"phase {phase.name!r}: init_from = {phase.init_from!r}"
+        source = _read(where, phase.init_from, _read_model)
+        names = phase.init_groups or tuple(k for k in params if k in source)
+        if not names:
+            raise ConfigError(f"{where} has groups {sorted(source)}, the model {sorted(params)}")
+        for name in names:
+            for side, groups in (("it", source), ("the model", params)):
+                if name not in groups:
+                    hint = nearest(name, groups)
+                    raise ConfigError(f"{where}: {side} has no group {name!r}{hint}")
+            found[name] = (where, source[name])
+    for name, path in phase.init_files.items():
+        where = f"phase {phase.name!r}: init_files.{name} = {path!r}"
+        if name not in params:
+            raise ConfigError(f"{where}: the model has no group {name!r}")
+        read = family_of(params).group_files[name]
+        found[name] = (where, _read(where, path, lambda p, read=read: read(read_weights(p))))
+    for name, (where, tree) in found.items():
+        _check_same_shapes(f"{where}, group {name!r}", tree, params[name])
+    return params.replace(**{name: jax.device_get(tree) for name, (_, tree) in found.items()})
+
+
+def _read_model(path: str) -> Params:
+    if os.path.isfile(path):
+        return import_weights(read_weights(path)).params
+    return weights.load(path)
+
+
+def _read(where: str, path: str, read: Callable[[str], Any]) -> Any:
     try:
-        source = weights.load(phase.init_from)
+        return read(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{where} cannot be read: {error}") from None
-    names = phase.init_groups or tuple(k for k in params if k in source)
-    if not names:
-        raise ConfigError(f"{where} has groups {sorted(source)}, the model {sorted(params)}")
-    for name in names:
-        for side, groups in (("it", source), ("the model", params)):
-            if name not in groups:
-                raise ConfigError(f"{where}: {side} has no group {name!r}{nearest(name, groups)}")
-        _check_same_shapes(f"{where}, group {name!r}", source[name], params[name])
-    return params.replace(**{name: jax.device_get(source[name]) for name in names})
+
+
+def _check_filled(params: Params) -> None:
+    """Raise ConfigError for groups without weights of their own, which begin as NaN."""
+    for name in family_of(params).group_files:
+        if name in params and any(bool(jnp.isnan(x).any()) for x in jax.tree.leaves(params[name])):
+            raise ConfigError(
+                f"the group {name!r} has no weights: give a file of them as "
+                f"--config.train.phases.NAME.init_files.{name}=PATH"
+            )
 
 
 def _check_same_shapes(where: str, found: Any, wanted: Any) -> None:

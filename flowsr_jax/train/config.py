@@ -97,8 +97,11 @@ class PhaseConfig:
       steps: number of optimiser steps.
       groups: the groups that train.
       loss_options: keyword arguments of the loss (and of init_from_data).
-      init_from: a model folder (flowsr_jax.io.weights) whose groups replace ours.
+      init_from: a model folder (flowsr_jax.io.weights), a run's work directory, or an
+        official weight file (.pth, .npz, .safetensors), whose groups replace ours.
       init_groups: the groups taken from it; empty takes all that both have.
+      init_files: {group: official weight file of that group alone} (IRN+: the VGG19 of
+        "features").
       init_from_data: run the family's data-dependent initialisation on the first
         batch of the phase, which then is also the batch of its first step.
     """
@@ -110,6 +113,7 @@ class PhaseConfig:
     loss_options: Frozen = Frozen()
     init_from: str | None = None
     init_groups: tuple[str, ...] = ()
+    init_files: Frozen = Frozen()
     init_from_data: bool = False
 
     def __post_init__(self):
@@ -221,6 +225,8 @@ class Config:
             path = f"train.phases[{i}]"
             for loss in phase.losses():
                 choice(f"{path}: loss", loss, tuple(family.losses))
+            for group in phase.init_files:
+                choice(f"{path}.init_files: group", group, tuple(family.group_files))
             if phase.init_from_data and family.init_from_data is None:
                 raise ConfigError(f"{path}.init_from_data: family {family.name!r} has none")
 

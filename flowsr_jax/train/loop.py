@@ -26,9 +26,10 @@ from flowsr_jax.train import mesh as meshes
 from flowsr_jax.train.begin import begin_phase, restore
 from flowsr_jax.train.checkpoint import Checkpoints, make_meta
 from flowsr_jax.train.config import Config
-from flowsr_jax.train.evaluate import Report, evaluate, write_report
+from flowsr_jax.train.evaluate import evaluate
 from flowsr_jax.train.meter import Meter, TrainingDiverged
 from flowsr_jax.train.progress import Progress
+from flowsr_jax.train.report import Report, write_report
 from flowsr_jax.train.sheet import cut, write_sheet
 from flowsr_jax.train.signals import Interrupted, StopRequest
 from flowsr_jax.train.state import TrainState
@@ -121,6 +122,8 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
         state, phase = restore(run)
         batch = None
         progress.start(offsets[phase] + (int(state.step) if state else 0), offsets[-1])
+        for note in family.notes(config.model):
+            progress.message(note)
         if first:
             write_json(run.path("config.json"), config.to_dict())
         for index in range(phase, len(train.phases)):

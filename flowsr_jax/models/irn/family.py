@@ -174,6 +174,12 @@ def _views(config: IRNConfig, loss: str):
     return tuple(views)
 
 
+def _notes(config: IRNConfig) -> tuple[str, ...]:
+    if config.discriminator is None or config.features:
+        return ()
+    return ("IRN+ without VGG19 weights: no perceptual term (configs/irnp_div2k.py:vgg has it)",)
+
+
 FAMILY = Family(
     name="irn",
     config_class=IRNConfig,
@@ -197,6 +203,8 @@ FAMILY = Family(
     check_invertibility=check_invertibility,
     latent_shapes=lambda config, lr_shape: [tuple(lr_shape), z_shape(config, lr_shape)],
     noise_shapes=lambda config, lr_shape, **options: [z_shape(config, lr_shape)],
+    group_files={"features": torch_map.vgg_from_torch},
+    notes=_notes,
     recognise_torch=torch_map.from_torch.recognise,
     from_torch=torch_map.from_torch,
 )

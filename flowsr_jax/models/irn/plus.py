@@ -81,8 +81,8 @@ def plus_terms(
     """The weighted terms of the generator's loss.
 
     Args:
-      params: IRN parameters with the groups "discriminator" and, unless lambda_features
-        is 0, "features".
+      params: IRN parameters with the group "discriminator"; without the group "features"
+        there is no perceptual term.
       statistics: running statistics of the discriminator (moved by the pass).
       hr, guide, z: as for `rescale_terms`.
       lambda_fit, lambda_rec, lambda_features, lambda_gan: weights of the guidance, the
@@ -106,7 +106,7 @@ def plus_terms(
         "l_forw_fit": lambda_fit * squared(lr, guide),
         "l_back_rec": lambda_rec * charbonnier(hr, fake),
     }
-    if lambda_features:
+    if lambda_features and "features" in params:
         vgg, compute = params["features"], config.compute
         real_features = jax.lax.stop_gradient(features(vgg, hr, compute))
         term = charbonnier(real_features, features(vgg, fake, compute))
