@@ -2,6 +2,8 @@
 
     python launch/train.py --config=configs/irn_div2k.py               # x4
     python launch/train.py --config=configs/irn_div2k.py:x2            # also :x3 and :x8
+    python launch/train.py --config=configs/irn_div2k.py:jpeg          # IRN-Compression, x2
+    python launch/train.py --config=configs/irn_div2k.py:color         # IRN-Color
     python launch/train.py --config=configs/irn_div2k.py:smoke         # a minute on a CPU
 
 Expects data/DIV2K/DIV2K_train_HR/*.png and data/DIV2K/DIV2K_valid_HR/*.png (set
@@ -13,6 +15,14 @@ Published (PSNR / SSIM on Y, restored from the model's own 8-bit LR image):
 The numbers are the released option files': 500k steps, batch 16, patches of 144, Adam
 2e-4 halved at 100k, 200k, 300k, 400k, L2 weight 1e-5 in the gradient, gradient norm at
 most 10, weights of the guidance scale^2, of the reconstruction 1, of z 1.  Ours: not run.
+
+`:jpeg` trains a net that repairs the LR after JPEG of quality 90, in front of the weights
+in runs/irn_div2k_x2 (50k steps, 2e-4, loss on the LR).  For both together, with a
+differentiable codec between them:
+    --config.train.phases.restore.loss_options.codec=jpeg_like        # or diff_jpeg
+    --config.train.phases.restore.loss_options.lambda_rec=1.0         # also _fit, _ce
+    and a second group, generator, in the phase.
+`:color` turns colour images into grey ones and back (batch 8, guidance 3, z = 0).
 
 The released fine-tuning of x2 (L1 guidance and noise on the LR, 100k steps at 1e-5):
     --config.train.phases.rescale.init_from=runs/irn_div2k_x2
@@ -31,18 +41,45 @@ SCALES = {"x2": 2, "x3": 3, "x4": 4, "x8": 8}
 
 def get_config(arg: str = "") -> ConfigDict:
     variant = arg or "x4"
-    if variant not in (*SCALES, "smoke"):
-        raise ValueError(f"irn_div2k has the variants x2, x3, x4, x8 and smoke, not {arg!r}")
+    if variant not in (*SCALES, "jpeg", "color", "smoke"):
+        known = ", ".join((*SCALES, "jpeg", "color"))
+        raise ValueError(f"irn_div2k has the variants {known} and smoke, not {arg!r}")
     config = ConfigDict()
     config.name = f"irn_div2k_{variant}"
     config.seed = 10
-    scale = SCALES.get(variant, 4)
+    scale = {**SCALES, "jpeg": 2, "color": 1}.get(variant, 4)
     config.model = {"family": "irn", "scale": scale}
     config.data = rescaling_data(scale)
     config.train = rescaling_training([rescale_phase()])
+    if variant == "jpeg":
+        config.model.restorer = {"nf": 64, "gc": 32, "nb": 8}
+        config.train.phases = [restore_phase()]
+    if variant == "color":
+        config.data.float_lr = False  # the guide is the luminance of HR
+        config.train.batch_size = 8
     if variant == "smoke":
         smoke(config)
     return config
+
+
+def restore_phase(steps: int = 50_000) -> dict:
+    """The restorer alone, on the LR images of a trained generator after JPEG."""
+    group = {
+        "name": "restorer",
+        "lr": 2e-4,
+        "clip_norm": 10.0,
+        "schedule": "halve_at",
+        "milestones": tuple(steps * i // 5 for i in range(1, 5)),
+    }
+    return {
+        "name": "restore",
+        "loss": "restore",
+        "steps": steps,
+        "loss_options": {"quality": 90},
+        "init_from": "runs/irn_div2k_x2",
+        "init_groups": ("generator",),
+        "groups": [group],
+    }
 
 
 def rescaling_data(scale: int) -> dict:

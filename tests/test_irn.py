@@ -12,7 +12,7 @@ import pytest
 
 import flowsr_jax
 from flowsr_jax.config import ConfigError, from_dict, to_dict
-from flowsr_jax.models.irn import FAMILY, IRNConfig, decode, downscale, encode, upscale
+from flowsr_jax.models.irn import FAMILY, IRNConfig, crm, decode, downscale, encode, upscale
 from flowsr_jax.models.irn.crm import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
 from flowsr_jax.models.irn.losses import draw_z, rescale_loss, rescale_terms
@@ -335,6 +335,37 @@ def test_restore_loss_and_restorer():
     assert all(float(jnp.max(jnp.abs(g))) > 0 for g in jax.tree.leaves(grads))
     levels = downscale(params, batch["hr"])
     assert not np.allclose(upscale(params, levels), upscale(params, levels, restore=False))
+
+
+@pytest.mark.parametrize("codec", ["jpeg_like", "diff_jpeg"])
+def test_a_differentiable_codec_trains_both_directions(codec):
+    config = dataclasses.replace(TINY, restorer=RestorerConfig(nf=4, gc=2, nb=1))
+    params = make(config)
+    batch = {"hr": picture(16, 16, batch=2), "lr": picture(8, 8, batch=2, seed=2)}
+
+    def loss(generator):
+        # Only the way through the codec: the reconstruction, not the match of the LRs.
+        options = {"codec": codec, "lambda_jpeg": 0.0, "lambda_rec": 1.0}
+        trained = params.replace(generator=generator)
+        return FAMILY.losses["restore"](trained, {}, batch, jax.random.key(0), **options)[0]
+
+    value, grads = quick_jit(jax.value_and_grad(loss))(params["generator"])
+    assert np.isfinite(value)
+    assert all(float(jnp.max(jnp.abs(g))) > 0 for g in jax.tree.leaves(grads))
+    rows, columns = np.mgrid[:16, :24] / 24
+    smooth = 0.5 + 0.4 * np.stack([np.sin(3 * rows), np.cos(4 * columns), rows * columns], -1)
+    lr = (np.rint(255 * smooth) / 255).astype(np.float32)[None]
+    stored, real = crm.codec(codec, 90)(lr), crm.codec("jpeg", 90)(lr)
+    assert (
+        0 < float(jnp.mean(jnp.abs(stored - real))) < {"jpeg_like": 1, "diff_jpeg": 5}[codec] / 255
+    )
+
+
+def test_codecs_and_qualities_that_do_not_exist():
+    with pytest.raises(ConfigError, match="codec = 'webp'"):
+        crm.codec("webp")
+    with pytest.raises(ConfigError, match="quality = 0 "):
+        crm.codec("jpeg", 0)
 
 
 def test_invertibility_report_names_the_layers():

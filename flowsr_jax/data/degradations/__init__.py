@@ -12,8 +12,6 @@ from flowsr_jax.data.degradations.config import (
 from flowsr_jax.data.degradations.degrade import degrade_image
 from flowsr_jax.data.degradations.filtering import cond_blur, filter2d, usm_sharp
 from flowsr_jax.data.degradations.interpolate import torch_interpolate
-from flowsr_jax.data.degradations.jpeg import diff_jpeg, jpeg_codec, jpeg_tables
-from flowsr_jax.data.degradations.jpeg_like import jpeg_like
 from flowsr_jax.data.degradations.kernels import (
     gaussian_kernel,
     gaussian_window,
@@ -33,7 +31,10 @@ from flowsr_jax.data.degradations.noise import (
     add_poisson_noise,
     poisson_rate,
 )
+from flowsr_jax.data.degradations.palette import palette_source
 from flowsr_jax.data.degradations.second_order import apply_second_order, draw_second_order
+from flowsr_jax.math.jpeg import diff_jpeg, jpeg_codec, jpeg_tables
+from flowsr_jax.math.jpeg_like import jpeg_like
 
 __all__ = [
     "DegradationConfig",
@@ -57,6 +58,7 @@ __all__ = [
     "jpeg_codec",
     "jpeg_like",
     "jpeg_tables",
+    "palette_source",
     "plateau_kernel",
     "poisson_rate",
     "rectangle_mask",

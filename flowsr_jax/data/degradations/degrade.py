@@ -7,14 +7,15 @@ import numpy as np
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data.degradations.config import DegradationConfig
 from flowsr_jax.data.degradations.filtering import filter2d, usm_sharp
-from flowsr_jax.data.degradations.jpeg import jpeg_codec
 from flowsr_jax.data.degradations.kernels import gaussian_kernel
 from flowsr_jax.data.degradations.noise import add_gaussian_noise
+from flowsr_jax.data.degradations.palette import palette_source
 from flowsr_jax.data.degradations.second_order import (
     apply_second_order,
     draw_second_order,
     smallest_side,
 )
+from flowsr_jax.math.jpeg import jpeg_codec
 
 
 def degrade_image(
@@ -45,6 +46,10 @@ def degrade_image(
         raise ValueError(f"hr must be uint8 [H,W,3], got {hr.dtype} {hr.shape}")
     if hr.shape[0] % scale or hr.shape[1] % scale:
         raise ValueError(f"the sides of hr, {hr.shape[:2]}, must be multiples of scale = {scale}")
+    if config.kind == "palette":
+        if scale != 1:
+            raise ConfigError(f"kind = 'palette' needs scale = 1, not {scale}")
+        return hr, palette_source(hr, config.tasks[int(rng.integers(len(config.tasks)))], rng)
     if config.kind == "real_esrgan":
         return _real_esrgan(hr, int(scale), config.second_order, rng)
     return hr, _blur_noise_jpeg(hr, int(scale), config, rng)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsr_jax.data.degradations.arrays import check_images, check_per_image, namespace
 from flowsr_jax.data.degradations.kernels import gaussian_kernel, gaussian_window
+from flowsr_jax.math.arrays import check_images, check_per_image, namespace
 
 
 def filter2d(x, k):

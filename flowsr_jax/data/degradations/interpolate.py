@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from flowsr_jax.config import choice
-from flowsr_jax.data.degradations.arrays import check_images, namespace
+from flowsr_jax.math.arrays import check_images, namespace
 
 MODES = ("area", "bilinear", "bicubic")
 

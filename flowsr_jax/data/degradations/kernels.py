@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsr_jax.data.degradations.arrays import check_values, namespace
+from flowsr_jax.math.arrays import check_values, namespace
 
 
 def gaussian_kernel(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flowsr_jax.config import choice
-from flowsr_jax.data.degradations.arrays import check_values
+from flowsr_jax.math.arrays import check_values
 
 SIDES = ("left", "top", "bottom", "right", "all")
 BRUSH = (12, 40)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsr_jax.data.degradations.arrays import check_images, namespace, per_image
+from flowsr_jax.math.arrays import check_images, namespace, per_image
 
 GRAY = (0.2989, 0.587, 0.114)
 

@@ -19,12 +19,12 @@ from flowsr_jax.data.degradations import kernels
 from flowsr_jax.data.degradations.config import KERNELS, SecondOrderConfig, StageConfig
 from flowsr_jax.data.degradations.filtering import filter2d
 from flowsr_jax.data.degradations.interpolate import MODES, torch_interpolate
-from flowsr_jax.data.degradations.jpeg import diff_jpeg
 from flowsr_jax.data.degradations.noise import (
     add_gaussian_noise,
     add_poisson_noise,
     poisson_rate,
 )
+from flowsr_jax.math.jpeg import diff_jpeg
 
 
 class Kernel(NamedTuple):

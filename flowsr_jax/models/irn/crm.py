@@ -6,13 +6,15 @@ LR -> JPEG -> restore -> quantise -> inverse network.  ../shared/spec/irn.md sec
 from __future__ import annotations
 
 import dataclasses
-import io
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax.config import ConfigError
+from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.math.jpeg import diff_jpeg, jpeg_codec
+from flowsr_jax.math.jpeg_like import jpeg_like
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.rrdb import apply_conv, dense_block, init_conv, init_dense_block
 
@@ -66,6 +68,32 @@ def restore(params, lr, config: RestorerConfig, compute: Compute):
     return apply_conv(params["conv_last"], x, compute)
 
 
+CODECS = ("jpeg", "jpeg_like", "diff_jpeg")
+
+
+def codec(name: str = "jpeg", quality: int = 90):
+    """What stands between the two directions: (LR [B,h,w,3] in [0,1]) -> LR after JPEG.
+
+    Args:
+      name: "jpeg", Pillow's codec on the host, as released, without a gradient;
+        "jpeg_like", its arithmetic in the program (about one level apart), whose gradient
+        is the identity; "diff_jpeg", DiffJPEG with smooth rounding.
+      quality: 1 to 100.
+
+    Raises:
+      ConfigError: another name or quality.
+    """
+    choice("codec", name, CODECS)
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise ConfigError(f"quality = {quality!r} must be a whole number from 1 to 100")
+    if name == "jpeg":
+        return functools.partial(jpeg, quality=quality)
+    if name == "jpeg_like":
+        return functools.partial(jpeg_like, quality=quality)
+    # DiffJPEG's quality ends before 100.
+    return functools.partial(diff_jpeg, quality=min(quality, 99), luma_transposed=False)
+
+
 def jpeg(images, quality: int = 90):
     """Images as they are after writing and reading JPEG files (4:2:0), on the host.
 
@@ -79,20 +107,9 @@ def jpeg(images, quality: int = 90):
     images = jax.lax.stop_gradient(images)
     shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
 
-    def codec(batch):
-        return _codec(batch, quality)
+    def write_and_read(batch):
+        levels = np.rint(np.clip(np.asarray(batch, np.float32), 0, 1) * 255).astype(np.uint8)
+        decoded = np.stack([jpeg_codec(image, quality) for image in levels])
+        return decoded.astype(np.float32) / np.float32(255)
 
-    return jax.pure_callback(codec, shape, images, vmap_method="sequential")
-
-
-def _codec(batch, quality):
-    from PIL import Image
-
-    levels = np.rint(np.clip(np.asarray(batch, np.float32), 0, 1) * 255).astype(np.uint8)
-    decoded = []
-    for image in levels:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=2)
-        with Image.open(file) as stored:
-            decoded.append(np.asarray(stored))
-    return np.stack(decoded).astype(np.float32) / np.float32(255)
+    return jax.pure_callback(write_and_read, shape, images, vmap_method="sequential")

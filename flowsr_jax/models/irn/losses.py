@@ -135,6 +135,7 @@ def restore_terms(
     z,
     *,
     codec=crm.jpeg,
+    differentiable: bool = False,
     lambda_jpeg: float = 1.0,
     lambda_fit: float = 0.0,
     lambda_rec: float = 0.0,
@@ -149,6 +150,8 @@ def restore_terms(
       params: IRN parameters with the group "restorer".
       hr, guide, z: as for `rescale_terms`.
       codec: LR in [0,1] -> LR as it is after compression.
+      differentiable: the reconstruction's gradient reaches the generator through codec and
+        restorer; else, as released, it also goes to the quantised LR unchanged.
       lambda_jpeg: weight of |LR - restored|^2; the others are those of `rescale_terms`,
         with the restored LR (quantised) in the inverse.
 
@@ -158,29 +161,35 @@ def restore_terms(
     config = params.config
     lr, z_forward = forward(params, hr)
     quantized = quantize(lr)
-    restored = crm.restore(
-        params["restorer"], jax.lax.stop_gradient(codec(quantized)), config.restorer, config.compute
-    )
+    stored = codec(quantized) if differentiable else jax.lax.stop_gradient(codec(quantized))
+    restored = crm.restore(params["restorer"], stored, config.restorer, config.compute)
     terms = {"l_jpeg_rec": lambda_jpeg * squared(quantized, restored)}
     if lambda_fit:
         terms["l_forw_fit"] = lambda_fit * squared(lr, guide)
     if lambda_ce:
         terms["l_forw_ce"] = lambda_ce * jnp.mean(sum_event(jnp.square(z_forward)))
     if lambda_rec:
-        image = inverse(params, replace(quantized, quantize(restored)), z)
+        used = quantize(restored)
+        image = inverse(params, used if differentiable else replace(quantized, used), z)
         terms["l_back_rec"] = lambda_rec * charbonnier(hr, image)
     return terms, restored
 
 
-def restore_loss(params, state, batch, key, *, quality: int = 90, **weights):
-    """Loss "restore" of IRN-Compression: JPEG on the host, then the restorer.
+def restore_loss(params, state, batch, key, *, codec: str = "jpeg", quality: int = 90, **weights):
+    """Loss "restore" of IRN-Compression: JPEG between the two directions, and the restorer.
 
     Options:
-      quality: of the JPEG files.
+      codec, quality: see `crm.codec`.
       lambda_jpeg, lambda_fit, lambda_rec, lambda_ce: see `restore_terms`.
     """
     z = draw_z(key, params.config, batch["lr"])
     terms, _ = restore_terms(
-        params, batch["hr"], batch["lr"], z, codec=lambda lr: crm.jpeg(lr, quality), **weights
+        params,
+        batch["hr"],
+        batch["lr"],
+        z,
+        codec=crm.codec(codec, quality),
+        differentiable=codec != "jpeg",
+        **weights,
     )
     return sum(terms.values()), (state, terms)

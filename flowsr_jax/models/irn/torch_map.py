@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsr_jax.config import ConfigError
+from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.models.irn.crm import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
 from flowsr_jax.models.irn.model import IRNConfig
@@ -115,11 +115,17 @@ def discriminator_rules(config: DiscriminatorConfig) -> list[Rule]:
     return rules
 
 
-def infer_irn(weights: Mapping[str, Any], **overrides) -> IRNConfig:
+def infer_irn(weights: Mapping[str, Any], down_first: bool | None = None, **overrides) -> IRNConfig:
     """IRN hyper-parameters from keys and shapes; `overrides` win.
 
     The restoration net of IRN-Compression is a file of its own: hand in both in one
     mapping, `{**generator, **restorer}`; their keys do not clash.
+
+    Args:
+      weights: the official tensors.
+      down_first: the option of that name: all down-samplings come before the blocks.  The
+        keys tell it (with one down-sampling it makes no difference), so None is enough.
+      **overrides: fields of IRNConfig.
 
     Raises:
       MisfitError: keys or shapes that say nothing, or another transform than Haar's.
@@ -135,6 +141,12 @@ def infer_irn(weights: Mapping[str, Any], **overrides) -> IRNConfig:
         raise MisfitError(
             "operations.0 must be a down-sampling, followed by blocks without gaps; found "
             f"operations {sorted(kinds)[:20]}"
+        )
+    choice("down_first", down_first, (None, False, True))
+    if down_first is not None and len(downs) > 1 and down_first != (first == len(downs)):
+        raise ConfigError(
+            f"down_first = {down_first} does not fit: down-samplings are operations {downs}, and "
+            f"the first block is operations.{first}"
         )
     ends = [*downs[1:], len(kinds)]
     values: dict[str, Any] = {

@@ -10,7 +10,7 @@ import io
 import numpy as np
 
 from flowsr_jax.config import choice
-from flowsr_jax.data.degradations.arrays import (
+from flowsr_jax.math.arrays import (
     check_images,
     check_per_image,
     check_values,

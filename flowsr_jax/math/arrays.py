@@ -1,4 +1,4 @@
-"""What the degradations share: one code for NumPy on the host and JAX in programs."""
+"""One code for NumPy on the host and JAX in programs."""
 
 from __future__ import annotations
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsr_jax.data.degradations.arrays import (
+from flowsr_jax.math.arrays import (
     check_images,
     check_per_image,
     namespace,
     straight_through,
 )
-from flowsr_jax.data.degradations.jpeg import (
+from flowsr_jax.math.jpeg import (
     dct_flat,
     from_blocks,
     idct_flat,
