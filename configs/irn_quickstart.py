@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = {
         "source": "embedded",
         "scale": config.model.scale,
-        "patch_size": 48,
+        "patch_size": 48 if variant == "x2" else 64,
         "color_permutations": True,
         "float_lr": True,
     }
@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
             {
                 "name": "rescale",
                 "loss": "rescale",
-                "steps": 3000,
+                "steps": 3000 if variant == "x2" else 5000,
                 "groups": [
                     {
                         "name": "generator",

@@ -23,7 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--sr", help="folder of results NAME.png, or NAME_0.png, NAME_1.png, ...")
     parser.add_argument("-i", "--input", required=True, help="HR folder or file, or `embedded`")
     parser.add_argument("-o", "--output", required=True, help="output folder")
-    parser.add_argument("--lr", help="LR folder; default: made from HR by the protocol's rule")
+    parser.add_argument(
+        "--lr",
+        help="LR folder; default: made from HR by the protocol's rule, or by a rescaling model",
+    )
     parser.add_argument("--scale", type=int, help="where neither the model nor --lr tells it")
     parser.add_argument("--protocol", default="default", help="srflow, ntire, basicsr, irn, ...")
     heat = parser.add_mutually_exclusive_group()

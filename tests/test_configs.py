@@ -27,6 +27,9 @@ VARIANTS = {
     "rrdb_div2k": ("", "8x", "smoke"),
     "srflow_quickstart": ("",),
     "srflow_demo": ("",),
+    "irn_div2k": ("", "x2", "x3", "x4", "x8", "jpeg", "color", "smoke"),
+    "irnp_div2k": ("", "vgg", "smoke"),
+    "irn_quickstart": ("", "x4"),
 }
 
 
@@ -45,7 +48,7 @@ def test_config_resolves_and_its_model_can_be_built(name, variant):
     shapes = jax.eval_shape(lambda key: family.init(config.model, key), jax.random.key(0))
     groups = {g.name for phase in config.train.phases for g in phase.groups}
     assert groups <= set(shapes)
-    assert config.data.scale == config.model.scale
+    assert config.data.scale == getattr(config.model, "scale", 1)
     with pytest.raises(ValueError, match="variant"):
         module.get_config("no-such-variant")
 
@@ -55,6 +58,23 @@ def test_published_sizes():
     shapes = jax.eval_shape(lambda key: get_family("srflow").init(config, key), jax.random.key(0))
     unused = 276_576  # flowUpsamplerNet.f of the released files
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 39_541_811 - unused
+
+
+@pytest.mark.parametrize(
+    ("variant", "trained"),
+    [
+        ("x2", 1_667_952),
+        ("x3", 3_139_029),
+        ("x4", 4_355_136),
+        ("x8", 11_119_248),
+        ("color", 1_413_601),
+        ("jpeg", 1_667_952 + 5_795_843),
+    ],
+)
+def test_published_sizes_of_irn(variant, trained):
+    config = resolve(importlib.import_module("configs.irn_div2k").get_config(variant)).model
+    shapes = jax.eval_shape(lambda key: get_family("irn").init(config, key), jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == trained
 
 
 def train(workdir, *flags, **kwargs):

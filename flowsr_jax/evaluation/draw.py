@@ -11,8 +11,9 @@ import numpy as np
 
 from flowsr_jax import api
 from flowsr_jax.math.gaussian import fitted_bits_per_dim
+from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscaling import SampleError, Sampler, image_strips
+from flowsr_jax.upscaling import Downscaler, SampleError, Sampler, image_strips
 
 
 def draw(
@@ -70,6 +71,22 @@ def draw_tight(
     if bad:
         raise SampleError(f"{bad} non-finite values in {num_samples} samples")
     return np.stack(found)
+
+
+def make_lr(params: Params, hr: np.ndarray) -> np.ndarray:
+    """Return the LR image that a rescaling model makes; of large ones in tiles.
+
+    Args:
+      params: of a model with `downscale`.
+      hr: uint8 [s*h,s*w,3].
+
+    Returns:
+      uint8 [h,w,3].
+
+    Raises:
+      SampleError: pixels that are not finite.
+    """
+    return to_uint8(np.concatenate(list(image_strips(Downscaler(params), hr, None)), axis=1)[0])
 
 
 def likelihood(

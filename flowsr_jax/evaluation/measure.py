@@ -15,7 +15,9 @@ from flowsr_jax.metrics import (
     diversity_std,
     lr_psnr,
     ntire_diversity,
+    psnr,
     spread_skill,
+    ssim,
 )
 
 # Column: (title, digits).  The order of tables and files.
@@ -27,6 +29,10 @@ COLUMNS = {
     "lr_psnr": ("LR-PSNR", 2),
     "lr_psnr_worst": ("worst LR-PSNR", 2),
     "consistency": ("consistency", 3),
+    "lr_fidelity_psnr": ("LR fidelity PSNR", 2),
+    "lr_fidelity_ssim": ("LR fidelity SSIM", 4),
+    "lr_fidelity_psnr_y": ("LR fidelity PSNR-Y", 2),
+    "lr_fidelity_ssim_y": ("LR fidelity SSIM-Y", 4),
     "lpips": ("LPIPS", 4),
     "dists": ("DISTS", 4),
     "diversity": ("diversity", 3),
@@ -101,6 +107,26 @@ def measure(
         if distance and name not in found:
             found[name] = float(np.mean([distance(image, hr) for image in cut]))
     return found
+
+
+def lr_fidelity(own: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Measure the LR image that a rescaling model made, as IRN's test.py does.
+
+    Args:
+      own: uint8 [h,w,3], the model's.
+      reference: uint8 [h,w,3], the bicubic one.
+
+    Returns:
+      the four columns lr_fidelity_*: RGB and luma (not rounded), no border cut.
+
+    Raises:
+      ValueError: images smaller than SSIM's window.
+    """
+    return {
+        f"lr_fidelity_{name}{suffix}": metric(own, reference, y=y)
+        for suffix, y in (("", False), ("_y", True))
+        for name, metric in (("psnr", psnr), ("ssim", ssim))
+    }
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -37,6 +37,22 @@ class Job:
     seed: int
     bits: bool
 
+    @property
+    def rescales(self) -> bool:
+        """The model makes its own LR images."""
+        return self.params is not None and family_of(self.params).downscale is not None
+
+    def describe(self) -> list[str]:
+        """Return the lines that are printed above the numbers."""
+        lines = self.protocol.describe(self.scale)
+        if self.rescales:
+            lines += [
+                "  the model is given the 8-bit LR image that it makes of HR; bicubic LR is a "
+                "reference only",
+                "  lr_fidelity_*: the model's LR image against bicubic LR, both 8 bits, border 0",
+            ]
+        return lines
+
 
 def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[Method, ...]:
     """Return the rows of the table, bicubic first; check what they are made of."""
@@ -49,7 +65,7 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
             raise EvaluationError("temperatures and num_samples need a model that draws")
         return (Method("bicubic"), *([Method("results")] if results is not None else []))
     family = family_of(params)
-    if getattr(params.config, "scale", None) is None:
+    if getattr(params.config, "scale", None) in (None, 1):
         raise EvaluationError(f"family {family.name!r} does not enlarge images")
     if family.noise_shapes is None:
         if temperatures or (num_samples or 1) > 1:
@@ -78,15 +94,22 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
     return (Method("bicubic"), *methods)
 
 
-def check_request(source, out: Path, params, seed, bits, limit) -> None:
+def check_request(source, out: Path, params, seed, bits, limit, lr) -> None:
     if isinstance(source, (str, Path)) and out.resolve() == Path(source).resolve():
         raise EvaluationError(f"{out}: the output folder must not be the input")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise EvaluationError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise EvaluationError(f"limit = {limit!r} must be a whole number, at least 0")
-    if bits and (params is None or family_of(params).encode is None):
-        raise EvaluationError("bits/dim needs a flow: a model with a likelihood")
+    family = None if params is None else family_of(params)
+    if bits and (family is None or family.encode is None or not family.likelihood):
+        has_not = f"; family {family.name!r} has none" if family else ""
+        raise EvaluationError(f"bits/dim needs a flow: a model with a likelihood{has_not}")
+    if lr is not None and family and family.downscale is not None:
+        raise EvaluationError(
+            f"lr = {str(lr)!r}: family {family.name!r} makes its own LR images of HR and restores "
+            "no others; leave lr out"
+        )
 
 
 def find_scale(params, scale, cases: Sequence[Case]) -> int:

@@ -206,8 +206,8 @@ PROTOCOLS = {
             quirks=(
                 "quirk: crop_border 0 in its options means scale, not 0",
                 "quirk: its readme reports means of 5 draws, and luma",
-                "quirk: without LR files it takes the LR before rounding; here it has 8 bits",
-                "quirk: its LR columns judge its own downscaler and are not measured here",
+                "quirk: a model that makes no LR images gets the LR before rounding; here 8 bits",
+                "quirk: its LR columns are lr_fidelity_*, of models that make their own LR images",
             ),
         ),
         Protocol(

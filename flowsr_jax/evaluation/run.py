@@ -12,8 +12,8 @@ import numpy as np
 from flowsr_jax.config import ConfigError
 from flowsr_jax.evaluation import pairs
 from flowsr_jax.evaluation.curve import write_curve
-from flowsr_jax.evaluation.draw import draw, draw_tight, likelihood
-from flowsr_jax.evaluation.measure import means, measure
+from flowsr_jax.evaluation.draw import draw, draw_tight, likelihood, make_lr
+from flowsr_jax.evaluation.measure import lr_fidelity, means, measure
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import load_perceptual
 from flowsr_jax.evaluation.plan import (
@@ -68,6 +68,8 @@ def evaluate_folder(
 
     The first row of the table is bicubic upscaling.  The others are a model's samples (at
     each temperature, always from the same noise), or result files, or there are none.
+    A rescaling model (one with `downscale`) is given the 8-bit LR image that it makes of
+    HR, and has the columns lr_fidelity_*: this image against the protocol's LR image.
     An image that cannot be read or measured is reported, and the rest goes on.
 
     Args:
@@ -78,7 +80,8 @@ def evaluate_folder(
       params: a model to evaluate.
       results: folder of result files to evaluate instead.
       name: what to call the model.
-      lr: folder of LR images; None makes them from HR by the protocol's rule.
+      lr: folder of LR images; None makes them from HR by the protocol's rule.  Not for
+        rescaling models.
       scale: s; needed if neither a model nor `lr` tells it.
       protocol: a key of PROTOCOLS.
       temperatures: of the rows; none is the protocol's, or the model's own.
@@ -100,7 +103,7 @@ def evaluate_folder(
     try:
         rules = get_protocol(protocol)
         methods = make_methods(params, results, rules, temperatures, num_samples)
-        check_request(source, out, params, seed, bits, limit)
+        check_request(source, out, params, seed, bits, limit, lr)
         cases, notes = pairs.find_cases(source, lr, results, limit, out=out)
         scale = find_scale(params, scale, cases)
         compared = compare_features(features)
@@ -109,7 +112,7 @@ def evaluate_folder(
         raise EvaluationError(str(error)) from None
     perceptual = load_perceptual(lpips, dists, rules)
     job = Job(params, scale, rules, perceptual, methods, seed, bits)
-    lines = [*rules.describe(scale), *(f"  {note}" for note in (*perceptual.notes, *notes))]
+    lines = [*job.describe(), *(f"  {note}" for note in (*perceptual.notes, *notes))]
     print(*lines, sep="\n", flush=True)
     rows, extras, failed, sheet = _run(job, cases, out)
     if not rows[0]:
@@ -182,6 +185,11 @@ def _run(job: Job, cases: Sequence[Case], out: Path):
 def _measure_case(job: Job, case: Case, say):
     """Return (pair, images per method, numbers per method, likelihoods or {})."""
     pair = pairs.load_pair(case, job.scale, job.protocol)
+    given, fidelity = pair["lr"], {}
+    if job.rescales:
+        given = make_lr(job.params, pair["hr"])
+        fidelity = lr_fidelity(given, pair["lr"])
+        pair["own_lr"] = given
     key = image_key(job.seed, case.name)
     images, found = {}, []
     for index, method in enumerate(job.methods):
@@ -190,8 +198,9 @@ def _measure_case(job: Job, case: Case, say):
         elif job.params is None:
             drawn = pairs.load_results(case, pair, job.protocol)
         else:
-            drawn = _sample(job, method, pair["lr"], key, say)
+            drawn = _sample(job, method, given, key, say)
         row = measure(drawn, pair, job.scale, job.protocol, job.perceptual)
+        row |= fidelity if index else {}
         if method.temperature == 0:
             row.setdefault("diversity", 0.0)
         images[method.method] = drawn[:SHEET_DRAWS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".gif",
 )  # fmt: skip
+MAX_TEXT = 1000  # characters of a text that is handed on
 
 
 class ImageError(ValueError):
@@ -34,10 +36,16 @@ class Picture:
       pixels: [H,W,3] uint8 in colour; [H,W] uint8, or uint16 of 16-bit and float files,
         in grey.  Colours are as stored, not multiplied by alpha.
       alpha: uint8 [H,W], or None when the file has none.
+      format: one of FORMATS.
+      deep: the file holds more than 8 bits per channel.
+      text: {keyword: text} of a PNG file, as found (by anyone); long ones are left out.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+    format: str = ""
+    deep: bool = False
+    text: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def grey(self) -> bool:
@@ -107,9 +115,11 @@ def read_image(path: str | os.PathLike) -> Picture:
                 raise Image.DecompressionBombError
             if 0 in image.size:
                 raise _Unusable(f"has no pixels ({image.width}x{image.height})")
-            kind = image.format
+            kind, deep = image.format, _deep(image)
             image.load()
-            return _picture(_upright(image), kind)
+            text = {k: v for k, v in getattr(image, "text", {}).items() if len(v) <= MAX_TEXT}
+            picture = _picture(_upright(image), kind)
+            return dataclasses.replace(picture, format=kind, deep=deep, text=text)
     except _Unusable as error:
         reason = str(error)
     except FileNotFoundError:
@@ -178,6 +188,21 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data; the pixels are fine, so show them as stored
         return image
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether an image, not yet loaded, has more than 8 bits per channel.
+
+    The mode does not tell, because colours are decoded to 8 bits; what the decoder is
+    asked for does: "RGB;16B" of PNG and TIFF, the maximum of PPM.
+    """
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        return True
+    asked = image.tile[0][3] if image.tile else ()
+    asked = asked if isinstance(asked, tuple) else (asked,)
+    if image.format == "PPM":
+        return any(isinstance(a, int) and a > 255 for a in asked)
+    return image.format in ("PNG", "TIFF") and any(";16" in str(a) for a in asked)
 
 
 def _picture(image: Image.Image, kind: str) -> Picture:

@@ -4,74 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from flowsr_jax.io.atomic import atomic_write
 from flowsr_jax.math.gaussian import bits_per_dim, fitted_bits_per_dim
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import diversity_std, lr_psnr, psnr, ssim, to_uint8
 from flowsr_jax.models.base import Family, Params, View
+from flowsr_jax.train.report import COLUMNS, Report
 
-COLUMNS = ("psnr", "ssim", "lr_psnr", "diversity")
 Pair = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """A validation table.
-
-    Attributes:
-      rows: one dict per view, "bicubic" first: view, images, draws, psnr, ssim, lr_psnr,
-        diversity (None unless the view is stochastic) and nonfinite, a count of pixels
-        that are NaN or infinite (they enter the other columns as black).
-      bits_per_dim: -log2 p of 8-bit images per dimension, or None.
-      gaussian_bits_per_dim: the same of a Gaussian around the first view's image, with
-        the best standard deviation for each image: what a likelihood has to beat.
-    """
-
-    rows: tuple[Mapping[str, Any], ...]
-    bits_per_dim: float | None = None
-    gaussian_bits_per_dim: float | None = None
-
-    def __str__(self) -> str:
-        cells = [f"{r['view']} {r['psnr']:.2f} dB {r['ssim']:.4f}" for r in self.rows]
-        if self.bits_per_dim is not None:
-            cells.append(f"bits/dim {self.bits_per_dim:.4f}")
-        return " | ".join(cells)
-
-    def scalars(self) -> dict[str, float]:
-        """Return {"valid/<view>/<column>": value}, for logs."""
-        found = {
-            f"valid/{row['view']}/{c}": row[c]
-            for row in self.rows
-            for c in (*COLUMNS, "nonfinite")
-            if row[c] is not None
-        }
-        if self.bits_per_dim is not None:
-            found["valid/bits_per_dim"] = self.bits_per_dim
-        return found
-
-    def score(self, best: str) -> float | None:
-        """Return what ranks checkpoints, higher is better; None if there is no finite one.
-
-        Args:
-          best: a column of the first view, "bits_per_dim", or "auto" (bits_per_dim where
-            there is one, else psnr).
-        """
-        bits = self.bits_per_dim
-        if best == "bits_per_dim" or (best == "auto" and bits is not None):
-            value = None if bits is None else -bits
-        else:
-            column = "psnr" if best == "auto" else best
-            value = self.rows[1][column] if len(self.rows) > 1 else None
-        return value if value is not None and math.isfinite(value) else None
+LUMINANCE = (0.299, 0.587, 0.114)  # what IRN-Color's grey image is drawn to
 
 
 def evaluate(
@@ -90,78 +36,116 @@ def evaluate(
     Every image shape compiles once per view (call again with the same `views`: their
     functions are the keys of jax's cache).  All views draw from the same keys.
 
+    A rescaling family (one with `downscale`) is given the 8-bit LR images that it makes of
+    HR, never those of the pairs; lr_psnr is then the PSNR of these two.  Families that draw
+    images from nothing are given the size alone, and have no columns but `nonfinite`.
+
     Args:
       params: the weights, on any mesh.
-      family: its `encode`, where there is one and a view is stochastic, gives bits/dim.
+      family: its likelihood, where there is one and a view is stochastic, gives bits/dim.
       views: the model's columns.
       pairs: of flowsr_jax.data.valid_pairs.
       key: random key of the draws.
       draws: samples per image of the stochastic views; numbers are means over them.
-      show: called with each pair and its uint8 images {view: [draw, ...]}.
+      show: called with each pair and its uint8 images {view: [draw, ...]}; the pair has
+        the LR image of a rescaling family as "own_lr", and no "lr" where none is used.
       stop: polled between images; True ends the evaluation.
 
     Returns:
       The report, or None if stopped.
     """
-    measured: dict[str, list[dict[str, Any]]] = {"bicubic": []}
+    measured: dict[str, list[dict[str, Any]]] = {}
     bits: list[float] = []
     gaussian: list[float] = []
     counts = {v.name: draws if v.stochastic else 1 for v in views}
+    likely = family.encode is not None and family.likelihood and any(v.stochastic for v in views)
     for index, pair in enumerate(pairs):
         if stop():
             return None
-        scale = pair["hr"].shape[0] // pair["lr"].shape[0]
-        lr = np.asarray(pair["lr"], np.float32)[None] / 255
+        task = _task(params, family, pair)
         image_key = jax.random.fold_in(key, index)
-        images = {"bicubic": [imresize(pair["lr"], scale)]}
-        broken = dict.fromkeys(["bicubic", *counts], 0)
+        images = dict(task.baseline)
+        broken = dict.fromkeys([*images, *counts], 0)
         for view in views:
             sample, images[view.name] = _compiled(view.sample), []
             for draw in range(counts[view.name]):
-                found = np.asarray(sample(params, lr, jax.random.fold_in(image_key, draw)))[0]
+                found = sample(params, task.given, jax.random.fold_in(image_key, draw))
+                found = np.asarray(found)[0]
                 finite = np.isfinite(found)
                 broken[view.name] += int((~finite).sum())
                 images[view.name].append(to_uint8(np.where(finite, found, 0)))
                 if view is views[0]:
                     estimate = found
         for name, found in images.items():
-            row = _measure(found, pair, scale, name in counts and counts[name] > 1)
+            row = task.measure(found, name in task.baseline)
             measured.setdefault(name, []).append({**row, "nonfinite": broken[name]})
-        if family.encode is not None and any(v.stochastic for v in views):
-            bits.append(_bits(family, params, pair, lr))
-            gaussian.append(fitted_bits_per_dim(255.0 * np.float64(estimate), pair["hr"]))
+        if likely:
+            bits.append(_bits(family, params, task, image_key))
+            if family.check_hr is None:
+                gaussian.append(fitted_bits_per_dim(255.0 * np.float64(estimate), pair["hr"]))
         if show:
-            show(pair, images)
+            show(task.pair, images)
     rows = [_row(name, found, counts.get(name, 1)) for name, found in measured.items()]
-    if not bits:
-        return Report(tuple(rows))
-    return Report(tuple(rows), float(np.mean(bits)), float(np.mean(gaussian)))
+    return Report(
+        tuple(rows),
+        float(np.mean(bits)) if bits else None,
+        float(np.mean(gaussian)) if gaussian else None,
+        own_lr=family.downscale is not None,
+    )
 
 
-def write_report(report: Report, workdir: str, about: Mapping[str, Any]) -> None:
-    """Write result.json and result.md; `about` (step, name, ...) goes on top."""
-    record = {**about, **dataclasses.asdict(report)}
-    # JSON knows no infinity (an exact PSNR) and no NaN.
-    record = json.loads(json.dumps(record), parse_constant=str)
-    _replace(os.path.join(workdir, "result.json"), json.dumps(record, indent=1) + "\n")
-    head = ", ".join(f"{k} {v}" for k, v in about.items())
-    titles = "| view | PSNR | SSIM | LR-PSNR | diversity | non-finite pixels |"
-    lines = [head, "", titles, "|---" * 6 + "|"]
-    for row in report.rows:
-        values = [("" if row[c] is None else f"{row[c]:.4g}") for c in ("lr_psnr", "diversity")]
-        lines.append(
-            f"| {row['view']} | {row['psnr']:.2f} | {row['ssim']:.4f} | {values[0]} "
-            f"| {values[1]} | {row['nonfinite']} |"
-        )
-    if report.bits_per_dim is not None:
-        lines += [
-            "",
-            f"bits/dim {report.bits_per_dim:.3f} (a Gaussian around the {report.rows[1]['view']} "
-            f"image, its deviation fitted to each image: {report.gaussian_bits_per_dim:.3f})",
-        ]
-    images = report.rows[0]["images"]
-    lines += ["", f"Means over {images} images (RGB, 8 bits, no border cut) and over draws."]
-    _replace(os.path.join(workdir, "result.md"), "\n".join(lines) + "\n")
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What a model is given for a pair, and what its images are compared with.
+
+    Attributes:
+      pair: as `show` gets it.
+      given: the LR batch, float32 [1,h,w,C] in [0,1]; of a model that draws images from
+        nothing, HR, for its shape.
+      baseline: the first row's name and image.
+    """
+
+    pair: Pair
+    given: np.ndarray
+    baseline: Mapping[str, list[np.ndarray]]
+
+    def measure(self, images: list[np.ndarray], baseline: bool) -> dict[str, Any]:
+        """Return the columns of the 8-bit images of a row, without `nonfinite`."""
+        if not self.baseline:
+            return dict.fromkeys(COLUMNS)
+
+        def mean(metric: Callable[..., float], *arguments: Any) -> float:
+            return float(np.mean([metric(image, *arguments) for image in images]))
+
+        hr, lr, own = self.pair["hr"], self.pair["lr"], self.pair.get("own_lr")
+        found = {"psnr": mean(psnr, hr), "ssim": mean(ssim, hr), "lr_psnr": None}
+        scale = hr.shape[0] // lr.shape[0]
+        if own is None and scale > 1:
+            found["lr_psnr"] = mean(lr_psnr, lr, scale)
+        elif own is not None and not baseline:
+            found["lr_psnr"] = psnr(own, lr)
+        several = len(images) > 1
+        found["diversity"] = float(diversity_std(np.stack(images))) if several else None
+        return found
+
+
+def _task(params: Params, family: Family, pair: Pair) -> _Task:
+    hr = pair["hr"]
+    if family.downscale is None and family.check_hr is not None:
+        return _Task({k: v for k, v in pair.items() if k != "lr"}, _float(hr), {})
+    lr, scale = pair["lr"], hr.shape[0] // pair["lr"].shape[0]
+    baseline = {"bicubic": [imresize(lr, scale)]} if scale > 1 else {"input": [lr]}
+    if family.downscale is None:
+        return _Task(pair, _float(lr), baseline)
+    own = np.asarray(family.downscale(params, _float(hr), quantize=True))[0]
+    if own.shape[-1] == 1:
+        lr = np.rint(lr @ np.array(LUMINANCE))[..., None].astype(np.uint8)
+        baseline = {"grey": [lr.repeat(3, axis=-1)]}
+    return _Task({**pair, "lr": lr, "own_lr": own}, _float(own), baseline)
+
+
+def _float(image: np.ndarray) -> np.ndarray:
+    return np.asarray(image, np.float32)[None] / 255
 
 
 def _compiled(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -173,18 +157,6 @@ def _compiled(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return sample if hasattr(inner, "lower") else jax.jit(sample)
 
 
-def _measure(images: list[np.ndarray], pair: Pair, scale: int, several: bool) -> dict[str, Any]:
-    def mean(metric: Callable[..., float], *arguments: Any) -> float:
-        return float(np.mean([metric(image, *arguments) for image in images]))
-
-    return {
-        "psnr": mean(psnr, pair["hr"]),
-        "ssim": mean(ssim, pair["hr"]),
-        "lr_psnr": mean(lr_psnr, pair["lr"], scale),
-        "diversity": float(diversity_std(np.stack(images))) if several else None,
-    }
-
-
 def _row(name: str, found: list[dict[str, Any]], draws: int) -> dict[str, Any]:
     row: dict[str, Any] = {"view": name, "images": len(found), "draws": draws}
     for column in COLUMNS:
@@ -193,13 +165,17 @@ def _row(name: str, found: list[dict[str, Any]], draws: int) -> dict[str, Any]:
     return {**row, "nonfinite": sum(f["nonfinite"] for f in found)}
 
 
-def _bits(family: Family, params: Params, pair: Pair, lr: np.ndarray) -> float:
-    """Bits per dimension of the 8-bit image: the density on [0,1], refined to levels."""
-    hr = np.asarray(pair["hr"], np.float32)[None] / 255
-    _, log_prob = jax.jit(family.encode)(params, hr, lr)
+def _bits(family: Family, params: Params, task: _Task, key: jax.Array) -> float:
+    """Bits per dimension of the 8-bit image, by the family's own way where it has one.
+
+    Else: the density on [0,1], refined to levels, without added noise.
+    """
+    hr, options = _float(task.pair["hr"]), {}
+    if getattr(params.config, "classes", 0) and "label" in task.pair:
+        options["label"] = np.array([task.pair["label"]], np.int32)
+    if family.check_hr is None:
+        options["lr"] = task.given
+    if family.bits_per_dim is not None:
+        return float(jax.jit(family.bits_per_dim)(params, hr, key=key, **options)[0])
+    _, log_prob = jax.jit(family.encode)(params, hr, **options)
     return float(bits_per_dim(np.asarray(log_prob)[0], hr.size))
-
-
-def _replace(path: str, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

@@ -17,22 +17,30 @@ GAP, CAPTION = 4, 18
 def cut(pair: Mapping[str, Any], images: Mapping[str, Sequence[np.ndarray]], size: int = 192):
     """Return one row of a sheet: [(caption, uint8 [size',size',3]), ...].
 
-    Columns: LR (each pixel as a square), every view (a stochastic one several times),
-    HR; all show the same square from the centre, at most `size` HR pixels a side and on
-    the LR grid.
+    Columns: LR (each pixel as a square; there may be two, or none), every view (a
+    stochastic one several times), HR; all show the same square from the centre, at most
+    `size` HR pixels a side and on the LR grid.
 
     Args:
-      pair: {"hr", "lr"} uint8 images.
+      pair: uint8 images: "hr", where there are any the LR image "lr", and that of a
+        rescaling model "own_lr" (RGB or grey [h,w,1]).
       images: {view: [draw, ...]} uint8 images of HR size.
       size: side of the square in HR pixels.
     """
-    hr, lr = pair["hr"], pair["lr"]
-    scale = hr.shape[0] // lr.shape[0]
+    hr, lr, own = pair["hr"], pair.get("lr"), pair.get("own_lr")
+    small = hr if lr is None else lr
+    scale = hr.shape[0] // small.shape[0]
     side = max(1, size // scale)
-    spans = [(max(0, (n - side) // 2), min(side, n)) for n in lr.shape[:2]]
+    spans = [(max(0, (n - side) // 2), min(side, n)) for n in small.shape[:2]]
     window = tuple(slice(start * scale, (start + n) * scale) for start, n in spans)
-    nearest = lr.repeat(scale, axis=0).repeat(scale, axis=1)
-    columns = [("LR", nearest[window])]
+    given = {"LR": lr if own is None else own}
+    if own is not None and scale > 1:
+        given = {"bicubic LR": lr, **given}
+    columns = []
+    for name, image in given.items():
+        if image is not None:
+            nearest = image.repeat(scale, axis=0).repeat(scale, axis=1)[window]
+            columns.append((name, np.broadcast_to(nearest, (*nearest.shape[:2], 3))))
     for name, draws in images.items():
         for i, image in enumerate(draws):
             columns.append((f"{name} #{i + 1}" if len(draws) > 1 else name, image[window]))

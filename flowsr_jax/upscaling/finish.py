@@ -116,6 +116,15 @@ def grey(strips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield strip @ LUMA
 
 
-def alpha_rows(alpha: np.ndarray, scale: int, top: int, rows: int) -> np.ndarray:
-    """Rows top..top+rows-1 of the MATLAB-bicubic enlargement of uint8 [h,w]."""
-    return imresize_window(alpha, scale, top, 0, rows, scale * alpha.shape[1])
+def cropped(strips: Iterable[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:
+    """Cut strips [n,rows,w,...] at the bottom and right to an image of height x width."""
+    top = 0
+    for strip in strips:
+        if top < height:
+            yield strip[:, : height - top, :width]
+        top += strip.shape[1]
+
+
+def alpha_rows(alpha: np.ndarray, scale: float, width: int, *, top: int, rows: int) -> np.ndarray:
+    """Rows top..top+rows-1, `width` columns, of uint8 [h,w] resized with MATLAB's bicubic."""
+    return imresize_window(alpha, scale, top, 0, rows, width)

@@ -13,12 +13,12 @@ import numpy as np
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
 from flowsr_jax.models.inputs import check_key
-from flowsr_jax.upscaling.finish import Projector
+from flowsr_jax.upscaling.finish import LUMA, Projector
 from flowsr_jax.upscaling.noise import threefry
 from flowsr_jax.upscaling.sampler import Sampler
 from flowsr_jax.upscaling.tiles import Span, ramp, reflected, spans
+from flowsr_jax.upscaling.windows import Windows
 
-REDRAWS = 3
 FRESH = 1 << 30  # key offset of redraws, beyond any sample's number
 
 
@@ -50,7 +50,7 @@ def upscale_image(
 ) -> np.ndarray:
     """Super-resolve one 8-bit image of any size.
 
-    Samples with non-finite pixels are drawn again with another key, REDRAWS times.
+    Samples with non-finite pixels are drawn again with another key, three times.
 
     Args:
       params: model parameters.
@@ -80,37 +80,39 @@ def upscale_image(
 
 
 def image_strips(
-    sampler: Sampler,
+    sampler: Windows,
     pixels: np.ndarray,
-    key: jax.Array,
+    key: jax.Array | None,
     *,
     say: Callable[[str], None] = _silent,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[np.ndarray]:
-    """Draw an image from top to bottom.
+    """Draw an image from top to bottom: its samples, or its LR image.
 
     Memory: the strip at hand, O(samples x width x height of a window), whatever the
     height of the image.
 
     Args:
-      sampler: what draws.
-      pixels: uint8 or uint16, [h,w,3] in colour or [h,w] in grey.
-      key: PRNG key.
+      sampler: what draws, a `Sampler` or a `Downscaler`.
+      pixels: uint8 or uint16, [h,w,3] in colour or [h,w] in grey.  Mirrored at the bottom
+        and right to the sides that the sampler needs (np.pad's "reflect").
+      key: PRNG key; None for a `Downscaler`.
       say: as `upscale_image`.
       tick: receives (windows drawn, of how many) after each.
 
     Yields:
       float32 [num_samples, rows, s*w, 3], not clipped, finite; rows are multiples of the
-      scale s and add up to s*h.
+      scale s and add up to s*h.  Of a `Downscaler` [1, rows, ceil(w/s), channels], rows
+      add up to ceil(h/s).
 
     Raises:
       SampleError: pixels that stay non-finite.
     """
     key = threefry(key)
-    height, width = pixels.shape[:2]
-    *window, group = sampler.window(height, width)
+    size = [-(-n // sampler.reads) for n in pixels.shape[:2]]
+    *window, group = sampler.window(*size)
     rows, columns = (
-        spans(n, side, sampler.step) for n, side in zip((height, width), window, strict=True)
+        spans(n, side, sampler.step, sampler.plane(n)) for n, side in zip(size, window, strict=True)
     )
     total = len(rows) * len(columns)
     done = 0
@@ -119,18 +121,18 @@ def image_strips(
         strip = None
         for column in columns:
             part = _finite(sampler, pixels, key, row, column, window, group, say)
-            strip = _joined(strip, part, column, width * sampler.scale, sampler.scale)
+            strip = _joined(strip, part, column, size[1] * sampler.gives, sampler.gives)
             done += 1
             tick(done, total)
         if carry is not None:
-            rise = ramp(row.last - row.first, sampler.scale)[:, None, None]
+            rise = ramp(row.last - row.first, sampler.gives)[:, None, None]
             strip[:, : len(rise)] *= rise
             strip[:, : len(rise)] += carry
         if below is None:
             yield strip
         else:
-            shared = (row.last - below.first) * sampler.scale
-            fall = 1 - ramp(below.last - below.first, sampler.scale)[:, None, None]
+            shared = (row.last - below.first) * sampler.gives
+            fall = 1 - ramp(below.last - below.first, sampler.gives)[:, None, None]
             carry = strip[:, -shared:] * fall
             yield strip[:, :-shared]
 
@@ -140,7 +142,7 @@ def _joined(strip, part, column: Span, width, scale):
     if part.shape[2] == width:
         return part
     if strip is None:
-        strip = np.zeros((*part.shape[:2], width, 3), np.float32)
+        strip = np.zeros((*part.shape[:2], width, part.shape[3]), np.float32)
     first, last = column.first * scale, column.last * scale
     if first:
         rise = ramp(column.last - column.first, scale)[:, None]
@@ -154,27 +156,31 @@ def _joined(strip, part, column: Span, width, scale):
 
 def _finite(sampler, pixels, key, row: Span, column: Span, window, group, say) -> np.ndarray:
     """Draw a window and cut out what it contributes; samples that fail are drawn again."""
+    k, s = sampler.reads, sampler.gives
     where = (
-        reflected(span.start, side, n)
+        reflected(span.start * k, side * k, n)
         for span, side, n in zip((row, column), window, pixels.shape, strict=False)
     )
-    lr = pixels[np.ix_(*where)].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    if lr.ndim == 2:
-        lr = np.repeat(lr[..., None], 3, axis=2)
-    s = sampler.scale
+    image = pixels[np.ix_(*where)].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    if image.ndim == 3 and sampler.channels_in == 1:
+        image = image @ LUMA
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], sampler.channels_in, axis=2)
     cut = tuple(slice((x.first - x.start) * s, (x.last - x.start) * s) for x in (row, column))
 
     def draw(key):
-        return sampler.draw(lr, key, row.start, column.start, group)[:, *cut]
+        return sampler.draw(image, key, row.start, column.start, group)[:, *cut]
 
     out = np.array(draw(key))  # a copy: what comes from the device is read-only
-    for attempt in range(REDRAWS + 1):
+    for attempt in range(sampler.redraws + 1):
         wrong = ~np.isfinite(out).all(axis=-1)
         bad = wrong.any(axis=(1, 2))
         if not bad.any():
             return out
         count = f"{wrong.sum()} non-finite pixels in {bad.sum()} of {len(bad)} samples"
-        if attempt < REDRAWS:
-            say(f"{count}; drawing again ({attempt + 1} of {REDRAWS})")
+        if attempt < sampler.redraws:
+            say(f"{count}; drawing again ({attempt + 1} of {sampler.redraws})")
             out[bad] = draw(jax.random.fold_in(key, FRESH + attempt))[bad]
-    raise SampleError(f"{count} after {REDRAWS} further draws; try a lower temperature")
+    if sampler.redraws:
+        count += f" after {sampler.redraws} further draws; try a lower temperature"
+    raise SampleError(count)

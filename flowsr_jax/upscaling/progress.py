@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 class Progress:
@@ -16,13 +16,15 @@ class Progress:
         self._start = time.monotonic()
         self._done = self._written = 0
         self._told = False
-        self._task = None if bar is None else bar.add_task("", total=total, now="", rate="")
+        self._task = None
+        if bar is not None:
+            self._task = bar.add_task("", total=total, now="", rate="")
 
     def say(self, text: str, problem: bool = False) -> None:
         """Report an event; on a terminal only problems, what went well is on the bar."""
         text = one_line(text)
         if self._bar is None:
-            line = f"[{self._done + 1}/{self._total}] {text}"
+            line = f"[{self._done + 1}/{self._total}{self.left()}] {text}"
             print(line, file=sys.stderr if problem else sys.stdout, flush=True)
         elif problem:
             self._bar.console.print(text, markup=False, highlight=False)
@@ -44,7 +46,15 @@ class Progress:
         self._done += 1
         self._written += written
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, now="", rate=self.rate())
+            self._bar.update(self._task, advance=1, now="", rate=self.rate() + self.left())
+
+    def left(self) -> str:
+        """Time that the rest takes, if all of it is like what was written so far."""
+        if not self._written:
+            return ""
+        each = (time.monotonic() - self._start) / self._written
+        minutes, seconds = divmod(round(each * (self._total - self._done)), 60)
+        return f", {minutes}:{seconds:02d} left"
 
     def rate(self) -> str:
         return f"{self._written / max(time.monotonic() - self._start, 1e-9):.2f} images/s"
@@ -65,6 +75,23 @@ def progress(total: int) -> Iterator[Progress]:
     columns = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("rate", "now")]
     with Bar(BarColumn(), MofNCompleteColumn(), *columns) as bar:
         yield Progress(total, bar)
+
+
+def reports(shown: Progress, name: str, window: Sequence[int], size: Sequence[int]) -> dict:
+    """Return the arguments of `image_strips` that show how it is getting on.
+
+    Args:
+      shown: where.
+      name: of the image.
+      window: (height, width, ...) of its windows in LR pixels.
+      size: (height, width) of the image in LR pixels.
+    """
+    if any(n > side for n, side in zip(size, window, strict=False)):
+        shown.once(f"large images are drawn in tiles, here of {window[1]}x{window[0]} LR pixels")
+    return {
+        "say": lambda text: shown.say(f"{name}: {text}", True),
+        "tick": lambda done, total: shown.tick(name, done, total),
+    }
 
 
 def one_line(text: str) -> str:

@@ -1,10 +1,10 @@
 """Where the windows of a tiled image lie, and how their results are joined.
 
-Lengths are LR pixels.  Each axis is padded at its end (`padded_length`) and covered by
-windows of one size, aligned to the squares of the noise.  Neighbours overlap by at least
-OVERLAP; in the middle of the overlap, RAMP pixels wide, the picture changes from one to
-the other.  So nothing is used from closer than (OVERLAP - RAMP) / 2 pixels to the border
-of a window, unless that is the image's own.
+Lengths are LR pixels.  Each axis is padded at its end (`Windows.plane`) and covered by
+windows of one size, aligned to the squares of the noise where the padding allows it.
+Neighbours overlap by at least OVERLAP; in the middle of the overlap, RAMP pixels wide,
+the picture changes from one to the other.  So nothing is used from closer than
+(OVERLAP - RAMP) / 2 pixels to the border of a window, unless that is the image's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Span:
     """One window of an axis, and the part of the image that it contributes to.
 
     Attributes:
-      start: first LR pixel of the window, a multiple of the noise squares' side.
+      start: first LR pixel of the window; see `spans`.
       first, last: it contributes to the LR pixels first..last-1 of the image.
     """
 
@@ -54,7 +54,7 @@ def floor_length(length: float, step: int = 1) -> int:
     return max(step, side - side % step)
 
 
-def spans(length: int, window: int, step: int) -> list[Span]:
+def spans(length: int, window: int, step: int, plane: int | None = None) -> list[Span]:
     """Cover an axis with windows.
 
     Args:
@@ -62,12 +62,14 @@ def spans(length: int, window: int, step: int) -> list[Span]:
       window: of the windows, a multiple of `step`; at least OVERLAP + RAMP, or all of
         the padded axis.
       step: side of the noise squares; a multiple of it lies between window starts.
+      plane: the padded axis; None is `padded_length`.  If it is no multiple of `step`,
+        neither is the last window's start.
 
     Returns:
       the windows in order.  All lie inside the padded axis; of neighbours, the last
       RAMP pixels (fewer at the end of the image) of one are the first of the next.
     """
-    plane = padded_length(length, step)
+    plane = padded_length(length, step) if plane is None else plane
     stride = window - round_up(OVERLAP, step)
     starts = [0]
     while starts[-1] + window < plane:

@@ -168,10 +168,17 @@ def check_invertibility(params, lr, key=None, *, temperature=None, limit: float 
 
 def _views(config: IRNConfig, loss: str):
     del loss
-    views = [View("z=0", functools.partial(sample, temperature=0.0))]
+    # IRN-Compression is judged on LR images that went through JPEG.
+    draw = sample if config.restorer is None else _sample_after_jpeg
+    views = [View("z=0", functools.partial(draw, temperature=0.0))]
     if config.z_scale:
-        views.insert(0, View(f"T={config.z_scale:g}", sample, stochastic=True))
+        views.insert(0, View(f"T={config.z_scale:g}", draw, stochastic=True))
     return tuple(views)
+
+
+@jax.jit
+def _sample_after_jpeg(params, lr, key, *, temperature=None):
+    return sample(params, crm.jpeg(lr), key, temperature=temperature)
 
 
 def _notes(config: IRNConfig) -> tuple[str, ...]:

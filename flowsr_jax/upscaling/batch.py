@@ -1,0 +1,92 @@
+"""A batch of jobs: every file is reported, none stops the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flowsr_jax.io.atomic import remove_leftovers
+from flowsr_jax.io.images import ImageError
+from flowsr_jax.upscaling.image import SampleError
+from flowsr_jax.upscaling.jobs import Job, UsageError, plan
+from flowsr_jax.upscaling.mark import MarkError
+from flowsr_jax.upscaling.progress import Progress, progress
+from flowsr_jax.upscaling.windows import Windows
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What became of the input files (counts)."""
+
+    written: int
+    skipped: int
+    failed: int
+
+
+def begin(
+    source: str | os.PathLike, out: str | os.PathLike, num_samples: int = 1, heat: bool = False
+) -> list[Job]:
+    """Plan a batch, and see that its results can be written.
+
+    Raises:
+      ImageError, UsageError: as `plan`, or a folder that cannot be written to.
+    """
+    out = Path(out)
+    jobs = plan(Path(source), out, num_samples, heat)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written to ({error.strerror})") from None
+    return jobs
+
+
+def run_batch(
+    jobs: Sequence[Job],
+    sampler: Windows,
+    work: Callable[[Job, Progress], str],
+    overwrite: bool = False,
+) -> Summary:
+    """Do the jobs, in order.
+
+    Args:
+      jobs: what `begin` planned.
+      sampler: what draws; it makes do with less after memory ran out.
+      work: (job, progress) -> what to report; writes the job's files, whole or not at all.
+      overwrite: also do jobs whose files exist; otherwise they are skipped.
+    """
+    for folder in {job.outputs[0].parent for job in jobs}:
+        remove_leftovers(folder)
+    counts = {"written": 0, "skipped": 0, "failed": 0}
+    with progress(len(jobs)) as shown:
+        for job in jobs:
+            if job.problem:
+                outcome, text = "failed", job.problem
+            elif not overwrite and all(path.exists() for path in job.files):
+                outcome, text = "skipped", "the output exists (--overwrite draws it again)"
+            else:
+                outcome, text = _attempt(job, sampler, work, shown)
+            counts[outcome] += 1
+            # Messages of readers begin with the path already.
+            shown.say(f"{job.name}: {outcome}: {text}", outcome == "failed")
+            shown.advance(outcome == "written")
+    return Summary(**counts)
+
+
+def _attempt(job: Job, sampler: Windows, work, shown: Progress) -> tuple[str, str]:
+    """Do a job; returns (outcome, text)."""
+    while True:
+        try:
+            return "written", work(job, shown)
+        except (ImageError, SampleError, MarkError) as error:
+            return "failed", str(error)
+        except OSError as error:
+            return "failed", f"{job.outputs[0]}: cannot be written ({error.strerror or error})"
+        except Exception as error:  # whatever it is, the batch goes on
+            if "RESOURCE_EXHAUSTED" not in str(error) or not sampler.shrink():
+                return "failed", f"{type(error).__name__}: {error}"
+            shown.say(f"{job.name}: out of memory; trying smaller tiles", True)

@@ -1,0 +1,74 @@
+"""Shrink images so that the same model can restore them (invertible rescaling).
+
+    python launch/rescale.py down -i photos -o small -n MODEL
+    python launch/rescale.py up -i small -o restored -n MODEL
+
+MODEL is a rescaling model (IRN): a folder written by flowsr_jax.save, a run's work
+directory, or an official weight file (.pth, .npz, .safetensors).  `up` restores what `down`
+of the same model made; it is no super-resolution.  See docs/rescaling.md.  Exit status:
+0 all done, 1 an image failed, 2 nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def _tile(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
+    return text if text == "auto" else int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, text in (
+        ("down", "HR images to LR files (8-bit PNG)"),
+        ("up", "LR files of `down` back to HR images; not super-resolution"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("-i", "--input", required=True, help="image file or folder")
+        verb.add_argument("-o", "--output", required=True, help="output folder")
+        verb.add_argument("-n", "--model", required=True, help="model folder or weight file")
+        verb.add_argument(
+            "--tile",
+            type=_tile,
+            default="auto",
+            metavar="T",
+            help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",
+        )
+        verb.add_argument("--overwrite", action="store_true", help="make existing outputs again")
+    verb.add_argument("--seed", type=int, help="draw z; 0 to 2**32 - 1 (default: z is 0)")
+    verb.add_argument(
+        "--temperature", type=float, help="draw z with this standard deviation (default: z is 0)"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    import flowsr_jax  # after the flags: --help and mistakes in them answer at once
+    from flowsr_jax.upscaling import downscale_files, restore_files
+
+    options = {"tile": args.tile, "overwrite": args.overwrite}
+    if args.verb == "up":
+        options |= {"seed": args.seed, "temperature": args.temperature}
+    run = downscale_files if args.verb == "down" else restore_files
+    try:
+        read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
+        summary = run(read(args.model), args.input, args.output, **options)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished images are kept", file=sys.stderr)
+        return 130
+    print(f"{summary.written} written, {summary.skipped} skipped, {summary.failed} failed")
+    return 1 if summary.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
