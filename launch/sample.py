@@ -4,7 +4,8 @@
 
 MODEL is what flowsr_jax.load takes ("demo", a folder written by flowsr_jax.save, a run's
 work directory), or an official weight file (.pth, .npz, .safetensors).  Images of any
-size; see docs/upscaling.md.  Exit status: 0 all done, 1 an image failed, 2 nothing could
+size; see docs/upscaling.md.  A rescaling model (IRN) restores only LR images that its own
+launch/rescale.py made.  Exit status: 0 all done, 1 an image failed, 2 nothing could
 be done.
 """
 

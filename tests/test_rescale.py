@@ -125,7 +125,7 @@ def test_down_then_up(tmp_path, scale, capsys):
     assert "broken.png: failed: " in capsys.readouterr().err
     assert restore_files(params, tmp_path / "lr", tmp_path / "hr") == Summary(len(made), 0, 0)
     said = capsys.readouterr()
-    assert said.err == "" and "images/s written" in said.out and " left] " in said.out
+    assert said.err == "" and "images/s written" in said.out and " left)\n" in said.out
     for name, (mode, pixels) in made.items():
         size = pixels.shape[:2]
         alpha = pixels[..., -1] if mode.endswith("A") else None

@@ -14,11 +14,20 @@ from fake_family import FAMILY, FakeConfig
 from PIL import Image
 
 import flowsr_jax
+from flowsr_jax.io.heat_map import heat_map
 from flowsr_jax.io.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr
 from flowsr_jax.models import base
-from flowsr_jax.upscaling import Summary, UsageError, files, plan, upscale_files, upscale_image
+from flowsr_jax.upscaling import (
+    Summary,
+    UsageError,
+    memory,
+    plan,
+    upscale_files,
+    upscale_image,
+    windows,
+)
 from flowsr_jax.upscaling import sampler as sampler_module
 
 ROOT = Path(__file__).parents[1]
@@ -163,8 +172,8 @@ def test_padding_reflects_at_bottom_and_right(params, monkeypatch):
 
 
 def test_many_samples_are_drawn_one_by_one(params, monkeypatch):
-    monkeypatch.setattr(sampler_module, "SMALL", 32)
-    monkeypatch.setattr(sampler_module.memory, "device_memory", lambda: 2)
+    monkeypatch.setattr(windows, "SMALL", 32)
+    monkeypatch.setattr(memory, "device_memory", lambda: 2)
     rgb = np.full((8, 8, 3), 128, np.uint8)
     out = upscale_image(params, rgb, jax.random.key(0), num_samples=3, temperature=0.1)
     assert out.shape == (3, 16, 16, 3)
@@ -240,7 +249,7 @@ def test_unexpected_errors_fail_the_image_only(tmp_path, params, monkeypatch, ca
 
 
 def test_out_of_memory_is_tried_again_with_smaller_tiles(tmp_path, params, monkeypatch, capsys):
-    monkeypatch.setattr(sampler_module.memory, "device_memory", lambda: 1 << 26)
+    monkeypatch.setattr(memory, "device_memory", lambda: 1 << 26)
     asked = _failing_draw(monkeypatch, "RESOURCE_EXHAUSTED: out of memory", times=1)
     rgb = _rgb(200, 200)
     write_png(tmp_path / "a.png", rgb)
@@ -298,7 +307,7 @@ def test_uncertainty_is_the_deviation_of_the_files(tmp_path, params, kind):
     assert samples.ndim == (4 if kind == "colour" else 3)
     deviation = samples.std(axis=0)
     deviation = deviation.mean(axis=-1) if kind == "colour" else deviation
-    wanted = files.heat_map(deviation, 25.0).astype(int)
+    wanted = heat_map(deviation, 25.0).astype(int)
     assert np.abs(read_rgb(out / "a_std.png") - wanted).max() <= 6  # float32, next colour
     assert "over 4 samples, in grey levels" in Image.open(out / "a_std.png").text["Description"]
     assert upscale_files(params, tmp_path / "a.png", out, **options).skipped == 1

@@ -71,9 +71,7 @@ def run_batch(
             else:
                 outcome, text = _attempt(job, sampler, work, shown)
             counts[outcome] += 1
-            # Messages of readers begin with the path already.
-            shown.say(f"{job.name}: {outcome}: {text}", outcome == "failed")
-            shown.advance(outcome == "written")
+            shown.finish(job.name, outcome, text)
     return Summary(**counts)
 
 

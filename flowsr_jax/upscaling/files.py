@@ -45,7 +45,9 @@ def upscale_files(
     Writes OUT/NAME.png, or OUT/NAME_0.png, NAME_1.png, ... for several samples; the
     sub-folders are mirrored.  Outputs have 8 bits; grey images give grey ones, and an
     alpha channel is enlarged with MATLAB's bicubic kernel.  A file that cannot be read,
-    drawn or written is reported, and the rest goes on.
+    drawn or written is reported, and the rest goes on.  With a rescaling model, LR files
+    that its `downscale_files` did not make are warned of or refused
+    (`mark.check_lr_file`), and results are cut to the size in the mark.
 
     Args:
       params: model parameters.

@@ -24,7 +24,7 @@ class Progress:
         """Report an event; on a terminal only problems, what went well is on the bar."""
         text = one_line(text)
         if self._bar is None:
-            line = f"[{self._done + 1}/{self._total}{self.left()}] {text}"
+            line = f"[{self._done + 1}/{self._total}] {text}"
             print(line, file=sys.stderr if problem else sys.stdout, flush=True)
         elif problem:
             self._bar.console.print(text, markup=False, highlight=False)
@@ -41,20 +41,27 @@ class Progress:
             now = one_line(name) if total == 1 else f"{one_line(name)}, tile {done} of {total}"
             self._bar.update(self._task, now=now)
 
-    def advance(self, written: bool) -> None:
-        """One image is done with."""
+    def finish(self, name: str, outcome: str, text: str) -> None:
+        """One image is done with: "written", "skipped" or "failed"."""
+        self._written += outcome == "written"
+        left = self._left(self._total - self._done - 1)
+        failed = outcome == "failed"
+        # Messages of readers begin with the path already.
+        self.say(
+            f"{name}: {outcome}: {text}" + (f" ({left})" if left and not failed else ""), failed
+        )
         self._done += 1
-        self._written += written
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, now="", rate=self.rate() + self.left())
+            rate = ", ".join(filter(None, (self.rate(), left)))
+            self._bar.update(self._task, advance=1, now="", rate=rate)
 
-    def left(self) -> str:
-        """Time that the rest takes, if all of it is like what was written so far."""
-        if not self._written:
+    def _left(self, count: int) -> str:
+        """Time that `count` images take, if all are like those written so far."""
+        if not count or not self._written:
             return ""
         each = (time.monotonic() - self._start) / self._written
-        minutes, seconds = divmod(round(each * (self._total - self._done)), 60)
-        return f", {minutes}:{seconds:02d} left"
+        minutes, seconds = divmod(round(each * count), 60)
+        return f"{minutes}:{seconds:02d} left"
 
     def rate(self) -> str:
         return f"{self._written / max(time.monotonic() - self._start, 1e-9):.2f} images/s"
