@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
             {
                 "name": "rescale",
                 "loss": "rescale",
-                "steps": 3000 if variant == "x2" else 5000,
+                "steps": 3000,
                 "groups": [
                     {
                         "name": "generator",

@@ -47,17 +47,25 @@ def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params
     Args:
       path_or_mapping: a .pth, .npz or .safetensors path (read by a restricted reader),
         or {official key: array}.
-      model: family name; None infers it from the keys.
+      model: srflow, rrdb, irn, sr3 or ddpm (SR3's form that is told timesteps); None infers
+        it from the keys.
       **overrides: hyper-parameters that weights do not determine, e.g.
         stacked_blocks=(1, 8, 15, 22), affine_eps=1e-4.
 
     Raises:
       ValueError: weights of no known family, or keys that do not fit it.
+
+    Warns:
+      UserWarning: containers that were opened, prefixes removed, tensors not used.
     """
-    imported = import_weights(torch_file.read_weights(path_or_mapping), model, **overrides)
+    notes: list[str] = []
+    state = torch_file.read_weights(path_or_mapping, notes.append)
+    imported = import_weights(state, model, **overrides)
     if imported.ignored:
         names = ", ".join(imported.ignored[:3])
-        warnings.warn(f"{len(imported.ignored)} unused tensors left out: {names}", stacklevel=2)
+        notes.append(f"{len(imported.ignored)} unused tensors left out: {names}")
+    if notes:
+        warnings.warn("; ".join(notes), stacklevel=2)
     return imported.params
 
 

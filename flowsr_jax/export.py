@@ -27,6 +27,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 PARAMS = "params.safetensors"
 EXAMPLE_SIDE = 32  # LR pixels of the example call
 MULTIPLES = (1, 2, 4, 8, 16, 32)  # factors tried for the step of the open LR sizes
+UNTRACEABLE = (
+    TypeError,
+    ValueError,
+    NotImplementedError,
+    jax.errors.InconclusiveDimensionOperation,  # a choice that depends on an open size
+)
 KEY = "threefry2x32"
 RANDOM = "np.random.default_rng(0).random({shape}, np.float32)"
 ZEROS = "np.zeros({shape}, np.float32)"
@@ -295,7 +301,10 @@ def _lr_channels(family: Family, config) -> int:
         except ValueError:
             continue
         return channels
-    raise ExportError(f"family {family.name!r} takes no LR image of 1 to 4 channels")
+    raise ExportError(
+        f"family {family.name!r} takes no LR image of 1 to 4 channels; models that draw images "
+        "from nothing are not exported"
+    )
 
 
 def _first_possible(name: str, exported: Callable, step: int, open_size: bool):
@@ -303,7 +312,7 @@ def _first_possible(name: str, exported: Callable, step: int, open_size: bool):
     for factor in MULTIPLES if open_size else (1,):
         try:
             return exported(name, factor * step)
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except UNTRACEABLE as error:
             reason = error
     text = " ".join(str(reason).split())[:200]
     hint = "; give a fixed LR size" if open_size else "; give a fixed batch as well"

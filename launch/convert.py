@@ -2,6 +2,7 @@
 
     python launch/convert.py SRFlow_DF2K_4X.pth models/df2k_4x
     python launch/convert.py mine.pth models/mine --model srflow --stacked_blocks=1,8,15,22
+    python launch/convert.py IRN_x2_finetune.pth models/compression --with CRM_x2_q90.pth
     python launch/convert.py models/df2k_4x out.pth --to torch
 
 IN may be .pth (read without PyTorch), .npz or .safetensors; OUT too, on the way back.
@@ -11,7 +12,6 @@ IN may be .pth (read without PyTorch), .npz or .safetensors; OUT too, on the way
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -29,15 +29,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", metavar="IN", help="weight file, or model folder")
     parser.add_argument("target", metavar="OUT", help="model folder, or weight file")
     parser.add_argument("--to", choices=("jax", "torch"), default="jax", help="the direction")
-    parser.add_argument("--model", help="family; default: inferred from the keys")
+    parser.add_argument("--model", help="srflow, rrdb, sr3, ddpm or irn; default: inferred")
+    parser.add_argument(
+        "--with", action="append", default=[], dest="more", metavar="FILE",
+        help="a further weight file of the same model",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     args, rest = parser.parse_known_args(argv)
     try:
         options = parse_options(rest)
         if args.to == "torch":
+            if args.more:
+                raise ValueError("--with is for the way from official files")
             to_torch(args.source, args.target, args.overwrite, options)
         else:
-            to_jax(args.source, args.target, args.model, args.overwrite, options)
+            to_jax((args.source, *args.more), args.target, args.model, args.overwrite, options)
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -58,30 +64,27 @@ def parse_options(arguments: Sequence[str]) -> dict:
     return split_overrides([a.replace("--", "--config.", 1) for a in arguments])[1]
 
 
-def to_jax(source: str, target: str, model: str | None, overwrite: bool, options: dict) -> None:
+def to_jax(
+    sources: Sequence[str], target: str, model: str | None, overwrite: bool, options: dict
+) -> None:
     import jax
 
     from flowsr_jax.io import weights
-    from flowsr_jax.io.torch_file import read_weights
-    from flowsr_jax.models.torch_rules import import_weights, show
+    from flowsr_jax.io.torch_import import import_files
+    from flowsr_jax.models.torch_rules import show
 
     if not overwrite and (Path(target) / weights.CONFIG).exists():
         raise ValueError(f"{target}: holds a model already (--overwrite replaces it)")
-    state = read_weights(source, lambda text: print(f"note: {text}"))
-    imported = import_weights(state, model, **options)
+    imported, metadata = import_files(
+        *sources, model=model, report=lambda text: print(f"note: {text}"), **options
+    )
     params = imported.params
-    metadata = {
-        "source": Path(source).name,
-        "source_sha256": sha256(source),
-        "licence": imported.licence,
-        "left_out": list(imported.ignored),
-    }
     weights.save(params, target, metadata=metadata)
     print(f"family: {params.config.family}")
     for name, value in vars(params.config).items():
         print(f"  {name} = {value}")
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(f"parameters: {count:,}, from {len(state)} official tensors")
+    print(f"parameters: {count:,}, from {metadata['tensors']} official tensors")
     if imported.ignored:
         print(f"left out: {', '.join(map(show, imported.ignored))}")
     print(f"licence of the official weights: {imported.licence or 'not known to this library'}")
@@ -91,6 +94,7 @@ def to_jax(source: str, target: str, model: str | None, overwrite: bool, options
 def to_torch(source: str, target: str, overwrite: bool, options: dict) -> None:
     import flowsr_jax
     from flowsr_jax.io import torch_write, weights
+    from flowsr_jax.io.torch_import import sha256
 
     if not overwrite and os.path.exists(target):
         raise ValueError(f"{target}: exists already (--overwrite replaces it)")
@@ -102,11 +106,6 @@ def to_torch(source: str, target: str, overwrite: bool, options: dict) -> None:
             notes = json.loads((folder / weights.CONFIG).read_bytes()).get("metadata", {})
             if notes.get("licence"):
                 print(f"licence of the official weights: {notes['licence']}")
-
-
-def sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import re
 import sys
 from pathlib import Path
 
+KEPT = ("source", "source_sha256", "licence")  # notes that go with the program
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -48,14 +50,13 @@ def main(argv: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="option of the sampler"
     )
     args = parser.parse_args(argv)
-    import flowsr_jax
     from flowsr_jax.export import PLATFORMS, export_model
     from flowsr_jax.train.overrides import split_overrides
 
     try:
-        load = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
+        params, notes = _load(args.model)
         record = export_model(
-            load(args.model),
+            params,
             args.out,
             programs=args.programs,
             batch=args.batch,
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             bake=args.bake,
             platforms=args.platforms or PLATFORMS,
             options=split_overrides([f"--config.{text}" for text in args.set])[1],
-            metadata=_notes(Path(args.model)),
+            metadata={k: v for k, v in notes.items() if k in KEPT and v},
         )
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -75,13 +76,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _notes(model: Path) -> dict:
-    """What is kept of the model's own notes: source and licence."""
-    for file in (model / "config.json", model / "model" / "config.json"):
+def _load(model: str):
+    """The parameters and their notes."""
+    import flowsr_jax
+    from flowsr_jax.io.torch_import import import_files
+
+    if os.path.isfile(model):
+        imported, notes = import_files(model)
+        return imported.params, notes
+    params = flowsr_jax.load(model)
+    for file in (Path(model) / "config.json", Path(model) / "model" / "config.json"):
         if file.is_file():
-            notes = json.loads(file.read_bytes()).get("metadata", {})
-            return {k: v for k, v in notes.items() if k in ("source", "source_sha256", "licence")}
-    return {}
+            return params, json.loads(file.read_bytes()).get("metadata", {})
+    return params, {}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from flowsr_jax.bijectors import (
     ActNorm,
@@ -66,13 +68,14 @@ class Case:
     def params(self, key):
         """Initial parameters, every float leaf moved away from its start value."""
         params = (self.init or self.bijector.init)(key, self.shape)
-        leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-        moved = []
-        for i, (path, leaf) in enumerate(leaves):
+        rng = np.random.default_rng(1)
+
+        def move(path, leaf):
             fixed = leaf.dtype != "float32" or path[-1].key in ("p", "sign_s")
-            noise = 0.1 * jax.random.normal(jax.random.fold_in(key, i + 1), leaf.shape)
-            moved.append(leaf if fixed else leaf + noise)
-        return jax.tree.unflatten(tree, moved)
+            noise = 0.1 * rng.standard_normal(leaf.shape, np.float32)
+            return leaf if fixed else jnp.asarray(leaf + noise)
+
+        return jax.tree_util.tree_map_with_path(move, params)
 
     def __str__(self):
         return self.name

@@ -9,9 +9,6 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# Under way: Shuffle's integer indices do not train yet.
-collect_ignore_glob = ["test_glow*.py"]
-
 
 def shared_dir() -> Path | None:
     """Return the folder of golden arrays and photographs, or None if it is not there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,27 +30,44 @@ from flowsr_jax.bijectors import (
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-def setup(case, batch=2):
+@functools.cache
+def setup(case):
+    """(params, x, cond) of a batch of two."""
     key = jax.random.key(7)
     params = case.params(key)
-    x = jax.random.normal(jax.random.fold_in(key, 2), (batch, *case.shape))
+    x = jnp.asarray(np.random.default_rng(2).standard_normal((2, *case.shape), np.float32))
     cond = None if case.cond is None else case.cond(jax.random.fold_in(key, 3))
-    if cond is not None and batch != 2:
-        cond = jax.tree.map(lambda c: c[:batch], cond)
     return params, x, cond
 
 
+# One program per case for all tests, because compiling takes nearly all of their time.
+@functools.cache
+def programs(case):
+    """(forward, inverse) under jit."""
+    return jax.jit(case.bijector.forward), jax.jit(case.bijector.inverse)
+
+
 def forward(case, *args):
-    return jax.jit(case.bijector.forward)(*args)
+    return programs(case)[0](*args)
 
 
 def inverse(case, *args):
-    return jax.jit(case.bijector.inverse)(*args)
+    return programs(case)[1](*args)
 
 
 def flatten(tree):
     """Concatenate a pytree of [B, ...] arrays to [B, D]."""
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], 1)
+
+
+def unflatten(flat, tree):
+    """Undo `flatten`: [B, D] to arrays of the shapes of `tree`."""
+    leaves, structure = jax.tree.flatten(tree)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    parts = jnp.split(flat, ends, axis=1)
+    return jax.tree.unflatten(
+        structure, [p.reshape(-1, *leaf.shape[1:]) for p, leaf in zip(parts, leaves, strict=True)]
+    )
 
 
 def test_registry_covers_the_library():
@@ -83,46 +101,46 @@ def test_round_trip_and_logdets_cancel(case):
 def test_logdet_is_the_jacobian_in_both_directions(case):
     params, x, cond = setup(case)
     y, logdet = forward(case, params, x, cond)
-    leaves, tree = jax.tree.flatten(y)
-    for i in range(2):
-        one = None if cond is None else jax.tree.map(lambda c, i=i: c[i : i + 1], cond)
+    logdets = {"forward": logdet, "inverse": inverse(case, params, y, cond)[1]}
 
-        def to_latent(flat, one=one):
-            return flatten(case.bijector.forward(params, flat.reshape(1, *case.shape), one)[0])[0]
+    @jax.jit
+    @jax.vmap
+    def jacobians(x, y, cond):
+        """Those of one example, which is a batch of one."""
+        one = jax.tree.map(lambda c: c[None], cond)
 
-        jacobian = np.asarray(jax.jit(jax.jacrev(to_latent))(x[i].reshape(-1)), np.float64)
-        expected = np.linalg.slogdet(jacobian)[1]
-        np.testing.assert_allclose(logdet[i], expected, atol=2e-4 * max(1.0, abs(expected)))
+        def of(method, at):
+            at = jax.tree.map(lambda leaf: leaf[None], at)
+            run = lambda flat: flatten(method(params, unflatten(flat[None], at), one)[0])[0]  # noqa: E731
+            return jax.jacrev(run)(flatten(at)[0])
 
-        def to_image(flat, one=one):
-            parts, start = [], 0
-            for leaf in leaves:
-                size = leaf[0].size
-                parts.append(flat[start : start + size].reshape(1, *leaf.shape[1:]))
-                start += size
-            return case.bijector.inverse(params, jax.tree.unflatten(tree, parts), one)[0].ravel()
+        return {
+            "forward": of(case.bijector.forward, x),
+            "inverse": of(case.bijector.inverse, y),
+        }
 
-        jacobian = np.asarray(jax.jit(jax.jacrev(to_image))(flatten(y)[i]), np.float64)
-        got = inverse(case, params, y, cond)[1][i]
-        expected = np.linalg.slogdet(jacobian)[1]
-        np.testing.assert_allclose(got, expected, atol=2e-4 * max(1.0, abs(expected)))
+    for direction, found in jacobians(x, y, cond).items():
+        expected = np.linalg.slogdet(np.asarray(found, np.float64))[1]
+        limit = 2e-4 * max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(logdets[direction], expected, atol=limit, err_msg=direction)
 
 
 @every_case
 def test_jit_equals_no_jit_and_prepared_equals_plain(case):
     params, x, cond = setup(case)
+
+    @jax.jit
+    def prepared(params, x, y, cond):
+        b = case.bijector
+        ready = b.prepare(params, cond), b.prepare(params, cond, inverse=True)
+        return b.forward(params, x, cond, ready[0]), b.inverse(params, y, cond, ready[1])
+
     plain = case.bijector.forward(params, x, cond)
-    jitted = jax.jit(case.bijector.forward)(params, x, cond)
-    prepared = case.bijector.forward(params, x, cond, case.bijector.prepare(params, cond))
-    for other in (jitted, prepared):
-        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
+    back = case.bijector.inverse(params, plain[0], cond)
+    jitted = forward(case, params, x, cond), inverse(case, params, plain[0], cond)
+    for other in (jitted, prepared(params, x, plain[0], cond)):
+        for a, b in zip(jax.tree.leaves((plain, back)), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
-    y = plain[0]
-    plain = case.bijector.inverse(params, y, cond)
-    ready = case.bijector.prepare(params, cond, inverse=True)
-    prepared = jax.jit(case.bijector.inverse)(params, y, cond, ready)
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(prepared), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
 
 @every_case
@@ -144,7 +162,7 @@ def test_gradients_are_finite(case):
 def test_batch_of_one_and_independence_of_examples(case):
     params, x, cond = setup(case)
     y, logdet = forward(case, params, x, cond)
-    params, x1, cond1 = setup(case, batch=1)
+    cond1 = jax.tree.map(lambda c: c[:1], cond)
     y1, logdet1 = forward(case, params, x[:1], cond1)
     assert logdet1.shape == (1,)
     np.testing.assert_allclose(logdet1[0], logdet[0], atol=1e-4)

@@ -65,6 +65,71 @@ def test_there_and_back(tmp_path, shared, convert, capsys, name):
     assert all(again[key].tobytes() == official[key].tobytes() for key in official)
 
 
+UNET = ("--norm_groups=8", "--image_size=32", "--scale=1")
+# {file: (family, settings, part of the licence note)}
+EVERY = {
+    "rrdb.npz": ("rrdb", ("--skip=first",), "ESRGAN's repository: Apache-2.0"),
+    "irn_x3.safetensors": ("irn", ("--model=irn",), "recalled, not read"),
+    "irn_x4.pth": ("irn", (), "Invertible-Image-Rescaling: Apache-2.0"),
+    "sr3_small.pth": ("sr3", UNET, "Iterative-Refinement: Apache-2.0"),
+    "ddpm.safetensors": ("sr3", (*UNET, "--model=ddpm", "--betas=0.1,0.5,0.9"), "recalled"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::flowsr_jax.diffusion.schedules.ScheduleWarning")
+@pytest.mark.parametrize("name", EVERY)
+def test_every_family_keeps_licence_and_checksum(tmp_path, shared, convert, capsys, name):
+    family, settings, licence = EVERY[name]
+    source, model, back = tmp_path / name, tmp_path / "model", tmp_path / "back.pth"
+    if name.endswith(".pth"):
+        source = shared / "golden" / name
+    else:
+        key = {"ddpm.safetensors": "ddpm", "rrdb.npz": "rrdb"}.get(name, "irn_x3")
+        write_state(tf.official_states(shared)[key][0], source)
+    assert run(convert, source, model, *settings) == 0
+    printed = capsys.readouterr().out
+    assert f"family: {family}" in printed and licence in printed
+    notes = json.loads((model / "config.json").read_text())["metadata"]
+    official = read_weights(source)
+    assert notes == {
+        "source": name,
+        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "licence": notes["licence"],
+        "left_out": [],
+        "tensors": len(official),
+    }
+    assert licence in notes["licence"] and flowsr_jax.load(model).config.family == family
+    assert run(convert, model, back, "--to", "torch") == 0
+    assert licence in capsys.readouterr().out
+    again = read_weights(back)
+    assert all(again[key].tobytes() == array.tobytes() for key, array in official.items())
+
+
+def test_a_model_in_two_files(tmp_path, shared, convert, capsys):
+    """IRN-Compression: the generator, and the net that repairs the LR image."""
+    with np.load(shared / "golden/irn_crm.npz") as data:
+        for group in "GR":
+            start = f"weights_{group}/"
+            state = {k.removeprefix(start): data[k] for k in data.files if k.startswith(start)}
+            write_state(state, tmp_path / f"{group}.pth")
+    files, out = (tmp_path / "G.pth", tmp_path / "R.pth"), tmp_path / "model"
+    assert run(convert, files[0], out, "--with", files[1]) == 0
+    notes = json.loads((out / "config.json").read_text())["metadata"]
+    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert (notes["source"], notes["source_sha256"]) == ("G.pth + R.pth", " + ".join(sums))
+    assert flowsr_jax.load(out).config.restorer is not None
+    for args, message in (
+        (
+            (files[0], tmp_path / "b", "--with", files[0]),
+            "keys are in another file too: operations",
+        ),
+        ((files[1], tmp_path / "b"), "the restorer of IRN-Compression"),
+        ((out, tmp_path / "b.pth", "--to", "torch", "--with", files[1]), "--with is for the way"),
+    ):
+        assert run(convert, *args) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_averaged_weights_and_what_is_left_out(tmp_path, convert, capsys):
     """A training checkpoint: the averages are taken, the rest is reported."""
     state = tf.rrdb_state(nb=1)

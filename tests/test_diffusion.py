@@ -16,7 +16,6 @@ from golden_tools import Table
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.diffusion import chain, process
-from flowsr_jax.diffusion.langevin import annealed_langevin
 from flowsr_jax.diffusion.samplers import SamplerConfig, coefficients, grid
 from flowsr_jax.diffusion.schedules import (
     BUFFERS,
@@ -210,7 +209,8 @@ def run(data, x, gammas, noises=None, corrector_noises=None, corrections=0, **fi
     config = SamplerConfig(clip="none", **fields)
     table = chain.pad(coefficients(config, gammas, levels=gammas[:-1]), ROWS)
     steps = len(gammas) - 1
-    return walk(data, x, table, steps, noises, corrector_noises, config.snr, corrections)
+    snr = None if config.name == "langevin" else config.snr
+    return walk(data, x, table, steps, noises, corrector_noises, snr, corrections)
 
 
 @pytest.mark.parametrize("case", ["dense", "diag"])
@@ -276,21 +276,47 @@ def chain_law(data, gammas, variance):
 
 
 def langevin(data, at):
-    mean, values, vectors = data
-    sigmas = jnp.asarray(at("ald_sigmas"))
+    """The golden chain moves x / sqrt(gamma), from x0; the last row takes it there again."""
+    gammas = np.append(1 / (1 + at("ald_sigmas") ** 2), 1.0)
+    noise, size = at("ald_noise"), float(at("ald_eps"))
+    start = np.sqrt(gammas[0]) * at("ald_x0")
+    fields = {"corrector_steps": noise.shape[1], "step_size": size}
+    return run(data, start, gammas, None, noise, noise.shape[1], name="langevin", **fields)
 
-    def score(x, level):
-        return -((x - mean) @ vectors / (values + sigmas[level] ** 2)) @ vectors.T
 
-    noise = at("ald_noise")
-    return annealed_langevin(
-        score,
-        jnp.asarray(at("ald_x0")),
-        sigmas,
-        noise=chain.noise_from_array(noise),
-        inner_steps=noise.shape[1],
-        step_size=float(at("ald_eps")),
-    )
+def test_variance_exploding_predictor_corrector(golden, float64):
+    """Against the score SDE's steps on x / sqrt(gamma), written out."""
+    data = mean, values, vectors = gaussian(golden, "dense")
+    gammas = golden["trailing/10/gamma"]
+    z, zz = golden["dense/pc_pred_noise"], golden["dense/pc_corr_noise"]
+    sigma = np.sqrt((1 - gammas) / gammas)
+
+    def score(x, sigma):
+        return -((x - mean) @ vectors / (values + sigma**2)) @ vectors.T
+
+    def norm(x):
+        return np.mean(np.sqrt(np.sum(x**2, axis=1)))
+
+    x = golden["dense/x_T"] / np.sqrt(gammas[0])
+    for i, (now, after) in enumerate(zip(sigma[:-1], sigma[1:], strict=True)):
+        x = x + (now**2 - after**2) * score(x, now)
+        if after:
+            x = x + np.sqrt(now**2 - after**2) * z[i]
+            s = score(x, after)
+            step = 2 * (0.16 * norm(zz[i, 0]) / norm(s)) ** 2
+            x = x + step * s + np.sqrt(2 * step) * zz[i, 0]
+    got = run(data, golden["dense/x_T"], gammas, z, zz, 1, name="pc", form="ve")
+    np.testing.assert_allclose(got, x, rtol=1e-9, atol=1e-9)
+
+
+def test_geometric_levels():
+    config = ScheduleConfig("geometric", 5, 0.02, 50.0)
+    sigma = np.sqrt((1 - gammas(config)) / gammas(config))
+    np.testing.assert_allclose(sigma, np.geomspace(0.02, 50.0, 5), rtol=1e-9)
+    with pytest.warns(ScheduleWarning, match="set end = 151"):
+        warn_if_signal_remains(ScheduleConfig("geometric", 5, 0.01, 1.0))
+    with pytest.raises(ConfigError, match="0 < start <= end"):
+        ScheduleConfig("geometric", 5, 2.0, 1.0)
 
 
 @jax.jit
@@ -371,7 +397,9 @@ def test_posterior_is_bayes_rule(float64):
 
 
 def test_bad_samplers_and_grids():
-    with pytest.raises(ConfigError, match="'ancestral', 'ddim', 'dpmpp2m', 'pc'; did you mean"):
+    with pytest.raises(
+        ConfigError, match="'ancestral', 'ddim', 'dpmpp2m', 'pc', 'langevin'; did you mean"
+    ):
         SamplerConfig(name="dpmpp")
     with pytest.raises(ConfigError, match="steps = 0"):
         SamplerConfig(steps=0)

@@ -1,5 +1,6 @@
 """Exported programs: run in a process that cannot import this library, with equal pixels."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -13,10 +14,14 @@ import numpy as np
 import pytest
 
 import flowsr_jax
+from flowsr_jax.diffusion.schedules import ScheduleConfig
 from flowsr_jax.export import export_model
-from flowsr_jax.models.base import get_family
+from flowsr_jax.models.base import Params, get_family
+from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.sr3 import SR3Config
 from flowsr_jax.models.srflow.model import SRFlowConfig
+from flowsr_jax.nets.unet import UNetConfig
 
 pytest.importorskip("flatbuffers", reason="jax.export writes with the package flatbuffers")
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,13 +30,29 @@ FLOW = SRFlowConfig(
     encoder=ENCODER, steps=(1, 2), transition_steps=1, hidden=4, stacked_blocks=(0,)
 )
 OURS = RRDBConfig(scale=2, nf=4, gc=2, nb=1, head="subpixel", residual=True)
+RESCALER = IRNConfig(scale=4, blocks=(1, 1), growth=4)
+LEARNED = IRNConfig(scale=3, blocks=(1,), growth=4)
+UNET = UNetConfig(channels=4, multipliers=(1, 2), res_blocks=1, attn_res=(8,), image_size=16,
+                  norm_groups=2, dropout=0.0)  # fmt: skip
+DIFFUSION = SR3Config(scale=3, unet=UNET, schedule=ScheduleConfig("linear", 20, 1e-4, 0.6))
+TIMED = dataclasses.replace(DIFFUSION, unet=dataclasses.replace(UNET, conditioning="time"))
 KEY = jax.random.key(0)
-# {name: (config, options of export_model, further LR shapes)}
+# {name: (config, options of export_model, further shapes of the first program's input)}
 CASES = {
     "srflow": (FLOW, {"programs": ("sample", "encode", "decode")}, ((2, 6, 10, 3),)),
     "srflow_baked": (FLOW, {"bake": True, "batch": 2, "size": (6, 10)}, ()),
     "rrdb": (ENCODER, {}, ()),
     "residual": (OURS, {}, ((2, 1, 5, 3),)),
+    "irn": (RESCALER, {}, ((2, 8, 20, 3),)),
+    "irn_baked": (LEARNED, {"bake": True, "batch": 2, "size": (5, 6)}, ()),
+    "sr3": (DIFFUSION, {"options": {"steps": 3}}, ((2, 6, 4, 3),)),
+    "ddpm_baked": (TIMED, {"bake": True, "options": {"sampler": "ddim", "steps": 2}}, ()),
+}
+# What each program must give: the public call.
+PUBLIC = {
+    "sample": lambda params, lr, options: flowsr_jax.sample(params, lr, KEY, **options),
+    "downscale": lambda params, hr, options: flowsr_jax.downscale(params, hr) / 255.0,
+    "upscale": lambda params, lr, options: flowsr_jax.upscale(params, lr, KEY),
 }
 # Runs the examples of all README files, and calls the sampler with other shapes.
 RELOAD = """
@@ -45,17 +66,18 @@ for folder, shapes in json.loads(sys.argv[1]).items():
     for number, example in enumerate(examples):
         names = {}
         exec(example.split("```")[0], names)
-        outputs = jax.tree.leaves(names["result"]) if number else [names["result"]]
+        jax = names["jax"]
+        results[f"image{number}"] = names["hr"] if "hr" in names else names["lr"]
+        outputs = jax.tree.leaves(names["result"])
         for i, array in enumerate(outputs):
             results[f"example{number}/{i}"] = np.asarray(array)
-        jax = names["jax"]
         if number:
             continue
         params = [names["params"]] if "params" in names else []
         rest = [names[n] for n in ("key", "temperature") if n in names]
         for shape in map(tuple, shapes):
-            lr = np.random.default_rng(1).random(shape, np.float32)
-            results[str(shape)] = np.asarray(jax.jit(names["program"].call)(*params, lr, *rest))
+            image = np.random.default_rng(1).random(shape, np.float32)
+            results[str(shape)] = np.asarray(jax.jit(names["program"].call)(*params, image, *rest))
         if "srflow" == os.path.basename(folder):
             try:
                 jax.jit(names["program"].call)(*params, np.zeros((1, 3, 4, 3), np.float32), *rest)
@@ -84,7 +106,7 @@ def _params(config):
 def exported(tmp_path_factory):
     """{name: (params, record, results of the second process)}."""
     root = tmp_path_factory.mktemp("export")
-    models = {config: _params(config) for config in (FLOW, ENCODER, OURS)}
+    models = {config: _params(config) for config, *_ in CASES.values()}
     made = {}
     for name, (config, options, _) in CASES.items():
         record = export_model(
@@ -110,16 +132,21 @@ def exported(tmp_path_factory):
 def test_equal_pixels_in_a_process_without_the_library(exported, name):
     params, record, results = exported[name]
     config, options, shapes = CASES[name]
-    first = (options.get("batch", 1), *options.get("size", (32, 32)), 3)
-    inputs = {"example0/0": np.random.default_rng(0).random(first, np.float32)}
-    inputs |= {str(s): np.random.default_rng(1).random(s, np.float32) for s in shapes}
-    for key, lr in inputs.items():
-        want = np.asarray(flowsr_jax.sample(params, lr, jax.random.key(0)))
+    calls = [
+        (program, f"example{number}/0", results[f"image{number}"])
+        for number, program in enumerate(record["programs"])
+        if program in PUBLIC
+    ]
+    first = calls[0][0]
+    for shape in shapes:
+        calls.append((first, str(shape), np.random.default_rng(1).random(shape, np.float32)))
+    for program, key, image in calls:
+        want = np.asarray(PUBLIC[program](params, image, options.get("options", {})))
         got = results[key]
         assert got.shape == want.shape and np.isfinite(got).all()
         error = np.abs(got - want).max() / np.abs(want).max()
         pixels = [(np.clip(x, 0, 1) * 255).round().astype(np.uint8) for x in (got, want)]
-        print(f"{name} {lr.shape}: largest relative difference {error:.1e}")
+        print(f"{name} {program} {image.shape}: largest relative difference {error:.1e}")
         np.testing.assert_array_equal(*pixels)
         assert error < 1e-5 and want.std() > 0.01
     assert record["platforms"] == ["cpu", "cuda", "tpu"]
@@ -155,6 +182,13 @@ def test_record_and_readme(exported):
     inside = baked["programs"]["sample"]["bytes"]
     print(f"{count} parameters; program {sample['bytes']} bytes, baked {inside}")
     assert inside > 4 * count and inside > sample["bytes"]
+    irn = exported["irn"][1]["programs"]
+    down, up = irn["downscale"], irn["upscale"]
+    assert (down["file"], up["file"]) == ("model.stablehlo", "upscale.stablehlo")
+    assert down["inputs"][0]["shape"] == ["b", "4*h", "4*w", 3] == up["outputs"][0]["shape"]
+    assert down["outputs"][0]["shape"] == ["b", "h", "w", 3] == up["inputs"][0]["shape"]
+    sr3 = exported["sr3"][1]["programs"]["sample"]
+    assert sr3["inputs"][0]["shape"] == ["b", "2*h", "2*w", 3]  # its network halves 6*h once
     rrdb = exported["rrdb"][1]["programs"]["sample"]
     assert [x["name"] for x in rrdb["inputs"]] == ["lr"]
 
@@ -172,6 +206,10 @@ def test_requests_that_cannot_be_met(tmp_path, exported, monkeypatch):
     refused("batch = 0", batch=0)
     refused("programs = 'upscale'.*'sample'", programs=["upscale"])
     refused("platforms = 'gpu'.*'cuda'", platforms=["gpu"])
+    refused("did you mean 'steps'", exported["sr3"][0], options={"step": 3})
+    refused("programs = 'encode'.*'downscale', 'upscale'", exported["irn"][0], programs=["encode"])
+    glow = Params({}, get_family("glow").config_class())
+    refused("'glow' takes no LR image.*from nothing are not exported", glow)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused("pip install flatbuffers")
 
@@ -195,6 +233,13 @@ def test_command(tmp_path, exported, capsys):
     assert record["metadata"] == {"licence": "as you like"}
     assert "licence: as you like" in (out / "README.md").read_text()
     assert sorted(os.listdir(out)) == ["README.md", "export.json", "model.stablehlo"]
+    official = tmp_path / "official.pth"
+    flowsr_jax.to_torch(exported["rrdb"][0], official)
+    assert main([str(official), str(out), "--size=8x6", "--batch=1", "--platforms=cpu"]) == 0
+    notes = json.loads((out / "export.json").read_text())["metadata"]
+    assert notes["source"] == "official.pth" and "not for commercial use" in notes["licence"]
+    assert len(notes["source_sha256"]) == 64 and notes["licence"] in (out / "README.md").read_text()
+    capsys.readouterr()
     for args, message in (
         ([str(tmp_path / "no"), str(out)], "no such folder"),
         ([str(model), str(out), "--programs=encode"], "programs = 'encode'"),

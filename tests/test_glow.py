@@ -1,4 +1,4 @@
-"""Glow's own: labels, sizes, configurations, initialisation, names of variables."""
+"""Glow's own: configurations, initialisation, the border, names of variables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import flowsr_jax
 from flowsr_jax.config import ConfigError
 from flowsr_jax.models.glow import GlowConfig
-from flowsr_jax.models.glow.family import bits_per_dim, encode, init_from_data, nll_loss, sample
+from flowsr_jax.models.glow.family import bits_per_dim, init_from_data, nll_loss
 from flowsr_jax.models.glow.model import init
-from flowsr_jax.models.glow.tf_map import from_tf, tf_rules
+from flowsr_jax.models.glow.tf_map import is_glow
+from flowsr_jax.models.torch_rules import state_dict
 from flowsr_jax.nets.conv import PLAIN
 from flowsr_jax.nets.glow_net import bordered_conv
 
@@ -27,54 +29,9 @@ def images(*shape):
     return jax.random.uniform(jax.random.key(1), shape)
 
 
-@pytest.mark.parametrize(
-    "label, message",
-    [
-        (10, r"label = 10 is out of range: 0 to 9"),
-        (np.array([3, -1]), r"label = -1 is out of range"),
-        (np.array([1, 2, 3]), r"one per image, \[2\], got shape \(3,\)"),
-        (0.5, "label must be an integer"),
-        (None, "class-conditional: give label, 0 to 9"),
-    ],
-)
-def test_labels_are_checked(conditional, label, message):
-    x = images(2, 8, 8, 3)
-    with pytest.raises((ValueError, TypeError), match=message):
-        encode(conditional, x, label=label)
-    with pytest.raises((ValueError, TypeError), match=message):
-        sample(conditional, None, jax.random.key(0), shape=(2, 8, 8, 3), label=label)
-
-
-def test_a_label_needs_classes():
-    params = init(GlowConfig(**SMALL), jax.random.key(0))
-    with pytest.raises(ValueError, match="no classes"):
-        sample(params, None, jax.random.key(0), label=1)
-
-
-def test_labels_say_how_many_images(conditional):
-    key, label = jax.random.key(0), np.array([0, 1, 2])
-    drawn = jax.eval_shape(lambda params: sample(params, None, key, label=label), conditional)
-    assert drawn.shape == (3, 8, 8, 3)
-
-
 def test_batches_without_labels_are_refused(conditional):
     with pytest.raises(ValueError, match="give label"):
         nll_loss(conditional, {}, {"hr": images(1, 8, 8, 3)}, jax.random.key(0))
-
-
-@pytest.mark.parametrize(
-    "shape, message",
-    [
-        ((1, 10, 8, 3), r"multiples of 4, got 10x8; take 8x8, or 12x8"),
-        ((1, 2, 8, 3), r"multiples of 4, got 2x8; take 4x8$"),
-        ((1, 8, 8, 1), "3 channels"),
-    ],
-)
-def test_sizes_that_cannot_be_squeezed(conditional, shape, message):
-    with pytest.raises(ValueError, match=message):
-        encode(conditional, images(*shape), label=0)
-    with pytest.raises(ValueError, match=message):
-        sample(conditional, None, jax.random.key(0), shape=shape, label=0)
 
 
 @pytest.mark.parametrize(
@@ -115,24 +72,43 @@ def test_the_border_channel_is_a_ring_of_ones():
     np.testing.assert_allclose(bordered_conv(kernel, x, PLAIN), want, atol=1e-5)
 
 
-@pytest.mark.parametrize("permutation", ["shuffle", "conv1x1_plu"])
-def test_variables_of_tensorflow_return(permutation):
-    config = GlowConfig(**SMALL, classes=3, permutation=permutation)
+CONFIGS = [
+    GlowConfig(**SMALL, classes=3, permutation="shuffle"),
+    GlowConfig(**{**SMALL, "steps": 2}, permutation="conv1x1_plu", learn_top=False, n_bits=5),
+    GlowConfig(**{**SMALL, "levels": 1}, permutation="reverse", coupling="additive", channels=1),
+    GlowConfig(**SMALL, classes=3, class_weight=0.0),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.permutation)
+def test_variables_of_tensorflow_return(config, tmp_path):
     params = init(config, jax.random.key(0))
-    variables = {}
-    for rule in tf_rules(config):
-        leaf = params.tree
-        for name in rule.path:
-            leaf = leaf[name]
-        variables |= rule.write(leaf)
-    if permutation == "shuffle":  # integers in a checkpoint, with their inverses
-        for key in [k for k in variables if k.endswith("indices")]:
-            variables[key] = variables[key].astype(np.int32)
-            variables[f"{key}_inverse"] = np.argsort(variables[key])
-    back = from_tf(config, variables)
+    variables = state_dict(params)
+    assert is_glow(variables)
+    # What else a checkpoint holds.
+    extra = {"Variable": np.int64(3), "Variable_1": np.zeros(2), "Variable_2": np.zeros(2)}
+    extra["model/0/0/f1/l_1/W/ExponentialMovingAverage"] = np.zeros((3, 3, 7, 4))
+    for key in [k for k in variables if k.endswith("indices")]:
+        assert variables[key].dtype == np.int32
+        extra[f"{key}_inverse"] = np.argsort(variables[key])
+    np.savez(tmp_path / "glow.npz", **variables, **extra)
+    with pytest.warns(UserWarning, match=f"{len(extra)} unused tensors"):
+        back = flowsr_jax.from_torch(tmp_path / "glow.npz", n_bits=config.n_bits, size=config.size)
+    assert back.config == config
+    assert jax.tree.structure(back) == jax.tree.structure(params)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
-    del variables["model/prior/p/W"]
-    with pytest.raises(ValueError, match="model/prior/p/W"):
-        from_tf(config, variables)
+
+
+def test_variables_that_do_not_fit(conditional):
+    variables = state_dict(conditional)
+    order = "model/0/0/shuffle/indices"
+    for wrong in (np.zeros(12, np.int32), np.arange(12.0)):
+        with pytest.raises(ValueError, match=f"{order} must hold each of 0 to 11 once"):
+            flowsr_jax.from_torch({**variables, order: wrong})
+    cut = {k: v for k, v in variables.items() if k != "model/prior/p/b"}
+    with pytest.raises(ValueError, match="1 missing.*model/prior/p/b"):
+        flowsr_jax.from_torch(cut)
+    with pytest.raises(ConfigError, match="no released form"):
+        state_dict(init(GlowConfig(**SMALL, border=False), jax.random.key(0)))

@@ -25,7 +25,7 @@ from flowsr_jax.models.glow.family import (
     sample,
 )
 from flowsr_jax.models.glow.model import build_flow, init, top_prior
-from flowsr_jax.models.glow.tf_map import from_tf, tf_rules
+from flowsr_jax.models.glow.tf_map import TF_MAP, tf_rules
 from flowsr_jax.models.glow.unconditional import dequantize, pixels, to_uint8
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
@@ -60,6 +60,15 @@ def read(shared, file, name):
         golden = {k.removeprefix(f"{name}/"): data[k] for k in data.files if k.startswith(name)}
     variables = {k.removeprefix("w/"): v for k, v in golden.items() if k.startswith("w/")}
     return config_of(golden), golden, variables
+
+
+def load(config, variables):
+    """Parameters of official variables, whose names and shapes must say the same as config."""
+    params = TF_MAP(
+        variables, n_bits=config.n_bits, size=config.size, class_weight=config.class_weight
+    )
+    assert params.config == config
+    return params
 
 
 def official(config, tree):
@@ -118,7 +127,7 @@ def measure(params, image, label):
 @pytest.mark.parametrize("name", ["aff_1x1", "add_rev", "aff_shuf", "cond_add_1x1"])
 def test_small_models_agree(name, shared):
     config, golden, variables = read(shared, "glow_small", name)
-    params = from_tf(config, variables)
+    params = load(config, variables)
     batch = batch_of(config, golden)
     label = batch["label"] if config.classes else None
     image = dequantize(batch["hr"], batch["noise"], config.n_bits)
@@ -171,7 +180,7 @@ def test_data_dependent_initialisation(shared):
         params = init_from_data(params, batch, None)
         return params, nll_loss(params, {}, batch, None)[0]
 
-    params, loss = run(from_tf(config, blank))
+    params, loss = run(load(config, blank))
     table = Table("glow_small aff_1x1/ddi")
     for name, got in official(config, params).items():
         table.check(name, got, after[name], 1e-6, absolute=True)
@@ -187,7 +196,7 @@ def test_gradients_and_adamax_steps(name, shared):
     rate = float(golden["lr"])
     group = GroupConfig(name="*", lr=rate, optimizer="adamax_glow", betas=betas, eps=1e-8)
     optimizer = make_optimizer(group)
-    start = params = from_tf(config, variables)
+    start = params = load(config, variables)
     state = optimizer.init(params)
     table = Table(f"glow_train {name}")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import flowsr_jax
-import flowsr_jax.models.sr3.family as sr3_family
 from flowsr_jax.config import ConfigError, from_dict, to_dict
 from flowsr_jax.diffusion import chain, process
 from flowsr_jax.diffusion.schedules import ScheduleConfig, ScheduleWarning, gammas, level_edges
 from flowsr_jax.models import Params, get_family
-from flowsr_jax.models.sr3.family import noise_shapes, sample, views
+from flowsr_jax.models.sr3 import sampling
+from flowsr_jax.models.sr3.family import noise_shapes, views
 from flowsr_jax.models.sr3.losses import denoising_loss, draw_levels, eps_loss
 from flowsr_jax.models.sr3.model import (
     SR3Config,
@@ -24,6 +24,7 @@ from flowsr_jax.models.sr3.model import (
     init,
     predict_noise,
 )
+from flowsr_jax.models.sr3.sampling import sample
 from flowsr_jax.models.sr3.torch_map import from_torch, infer_schedule, infer_sr3, sr3_rules
 from flowsr_jax.nets import attention
 from flowsr_jax.nets.conv import Compute
@@ -83,13 +84,13 @@ def test_samplers_share_one_program_and_are_reproducible(tiny, lr):
     first = sample(tiny, lr, key)
     assert first.shape == (2, 16, 16, 3) and first.dtype == jnp.float32
     assert float(first.min()) >= 0 and float(first.max()) <= 1
-    count = sr3_family._draw._cache_size()
+    count = sampling._draw._cache_size()
     results = {"ancestral 40": first}
     for name, steps in (("ancestral", 7), ("ddim", 7), ("dpmpp2m", 7), ("dpmpp2m", 40)):
         results[f"{name} {steps}"] = sample(tiny, lr, key, sampler=name, steps=steps)
     sample(tiny, lr, key, sampler="ddim", eta=0.5, temperature=0.8, clip="none")
     sample(tiny, lr, key, schedule=ScheduleConfig("cosine", 11))
-    assert sr3_family._draw._cache_size() == count
+    assert sampling._draw._cache_size() == count
     images = list(results.values())
     assert all(not np.allclose(a, b) for i, a in enumerate(images) for b in images[:i])
     np.testing.assert_array_equal(first, sample(tiny, lr, key))
@@ -154,7 +155,7 @@ def test_seeded_noise_agrees_between_windows():
 
 
 BAD = {
-    "sampler": ({"sampler": "dpm"}, "'ancestral', 'ddim', 'dpmpp2m', 'pc'"),
+    "sampler": ({"sampler": "dpm"}, "'ancestral', 'ddim', 'dpmpp2m', 'pc', 'langevin'"),
     "steps": ({"steps": 0}, "steps = 0 must be at least 1"),
     "too many steps": ({"steps": 41}, "steps = 41 must lie between 1 and 40"),
     "option": ({"etta": 0.5}, "did you mean 'eta'"),
@@ -394,7 +395,7 @@ def test_attention_in_blocks_is_the_same_sum(tiny, monkeypatch):
     x = jax.random.normal(jax.random.key(0), (2, 6, 7, 16))
 
     def run():  # a new function each time: the sizes are read while tracing
-        total = lambda p, x: jnp.sum(jnp.sin(attention.self_attention(p, x, 4, Compute())))  # noqa: E731
+        total = lambda p, x: jnp.sum(jnp.sin(attention.self_attention(p, x, 4, Compute(), 2)))  # noqa: E731
         return jax.jit(jax.value_and_grad(total, (0, 1)), compiler_options=FAST)(p, x)
 
     whole = run()
@@ -402,6 +403,24 @@ def test_attention_in_blocks_is_the_same_sum(tiny, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 16)
     for a, b in zip(jax.tree.leaves(run()), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_attention_heads():
+    """Each head attends with its own contiguous channels of q, k and v."""
+    c, eye = 8, jnp.eye(8)[None, None]
+    keys = jax.random.split(jax.random.key(0), 2)
+    w = jax.random.normal(keys[0], (1, 1, c, 3 * c))
+    norm = {"scale": jnp.ones(c), "bias": jnp.zeros(c)}
+    p = {"norm": norm, "qkv": {"w": w}, "out": {"w": eye, "b": jnp.zeros(c)}}
+    x = jax.random.normal(keys[1], (1, 3, 4, c))
+    q, k, v = np.split(np.asarray(attention.group_norm(norm, x, 2) @ w[0, 0]), 3, axis=-1)
+    parts = []
+    for head in (slice(0, 4), slice(4, 8)):
+        a, b, m = (t.reshape(12, c)[:, head] for t in (q, k, v))
+        weights = np.exp(a @ b.T / np.sqrt(4))
+        parts.append(weights / weights.sum(1, keepdims=True) @ m)
+    got = attention.self_attention(p, x, 2, Compute(), 2)
+    np.testing.assert_allclose(got.reshape(12, c), np.concatenate(parts, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_orthogonal_initial_values():

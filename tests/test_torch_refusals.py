@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -332,6 +333,23 @@ def test_containers_that_claim_too_much(tmp_path):
         make(path)
         _row(suffix, tried, _refuse(path, WeightsFileError, named))
         assert not (tmp_path / "ran").exists(), tried
+
+
+def test_an_entry_that_inflates_to_more_than_it_claims(tmp_path):
+    """1000 bytes by its own account, 200 MB in truth: only the 1000 are made."""
+    path, storages = tmp_path / "a.pth", {"0": bytes(200 << 20)}
+    tree = tf.ordered(a=tf.tensor((250,), (1,), count=250))
+    _write("zip", path, tree, storages, method=8, order=None)
+    del storages
+    _forge(path, 24, 1000)
+    tracemalloc.start()
+    try:
+        message = _refuse(path, WeightsFileError, "damaged zip archive (Bad CRC-32")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    _row(".pth", f"200 MB in {path.stat().st_size} bytes, called 1000 (peak {peak})", message)
+    assert peak < 8 << 20
 
 
 def _plain(layout, path):

@@ -30,15 +30,15 @@ def phase_of(*groups: GroupConfig, steps: int = 10, loss: str = "mse", **options
     return PhaseConfig("fit", loss, steps, groups, Frozen(options))
 
 
-def setup(phase: PhaseConfig, active=None, batch: int = 4, **train):
-    """Return (step, fresh state, batch, key, mesh) on one device."""
+def setup(phase: PhaseConfig, active=None, batch: int = 4, family=FAMILY, **train):
+    """Return (step, fresh state, batch, key) on one device."""
     config = TrainConfig(batch, (phase,), **train)
     mesh = meshes.make_mesh(1, 1)
-    step = make_step(FAMILY, phase, config, mesh, active)
+    step = make_step(family, phase, config, mesh, active)
 
     def begin():
-        params = FAMILY.init(TinyConfig(), jax.random.key(0))
-        return create(params, FAMILY.init_state(None), phase, config)
+        params = family.init(TinyConfig(), jax.random.key(0))
+        return create(params, family.init_state(None), phase, config)
 
     state = jax.jit(begin, out_shardings=meshes.state_sharding(mesh, jax.eval_shape(begin)))()
     rng = np.random.default_rng(0)
@@ -246,6 +246,70 @@ def test_averaged_weights_follow_the_bounded_decay():
     np.testing.assert_allclose(state.ema["a"]["w"], expected, rtol=1e-5)
     assert state.weights is state.ema and same(state.ema["b"], state.params["b"])
     assert setup(phase_of(A))[1].ema is None
+
+
+def shuffled_family():
+    """FAMILY with integers among its weights: the order of the LR image's channels."""
+
+    def init(config, key):
+        params = FAMILY.init(config, key)
+        return params.replace(a={**params["a"], "order": jnp.array([2, 0, 1], jnp.int32)})
+
+    def loss(params, state, batch, key):
+        assert params["a"]["order"].dtype == jnp.int32
+        lr = jnp.take(batch["lr"], params["a"]["order"], axis=-1)
+        return mse(params, state, {**batch, "lr": lr}, key)
+
+    return dataclasses.replace(FAMILY, init=init, losses={"mse": loss})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamax_glow", "sgd"])
+def test_integers_of_a_trained_group_are_constants(optimizer):
+    group = dataclasses.replace(A, name="*", optimizer=optimizer, weight_decay=0.1, clip_norm=1.0)
+    options = {"batch": 8, "accumulate": 2, "ema_decay": 0.5, "family": shuffled_family()}
+    step, state, batch, key = setup(phase_of(group), **options)
+    before = jax.device_get(state)
+    for _ in range(2):
+        state, _ = step(state, batch, key)
+    assert int(state.skipped_total) == 0
+    for tree in (state.params, state.ema):
+        order = tree["a"]["order"]
+        assert order.dtype == jnp.int32 and order.tolist() == [2, 0, 1]
+        assert not same(tree["a"]["w"], before.params["a"]["w"])
+
+    # The same steps where the order is no weight.
+    def fixed(params, state, batch, key):
+        return mse(params, state, {**batch, "lr": batch["lr"][..., jnp.array([2, 0, 1])]}, key)
+
+    options["family"] = dataclasses.replace(FAMILY, losses={"mse": fixed})
+    step, plain, batch, key = setup(phase_of(group), **options)
+    for _ in range(2):
+        plain, _ = step(plain, batch, key)
+    assert same(plain.opt_state, state.opt_state), "the integers have optimiser state"
+    for name in ("w", "bias"):
+        assert same(plain.params["a"][name], state.params["a"][name])
+        assert same(plain.ema["a"][name], state.ema["a"][name])
+
+
+def test_moving_statistics_are_carried_in_the_model_state():
+    def loss(params, state, batch, key):
+        mean = jnp.mean(batch["lr"], axis=(0, 1, 2))
+        moved = jax.tree.map(lambda m: m + 0.5 * (mean - m), state["statistics"])
+        value, (_, metrics) = mse(params, {"calls": 0}, batch, key)
+        return value, ({"statistics": moved}, metrics)
+
+    family = dataclasses.replace(
+        FAMILY,
+        init=lambda config, key: FAMILY.init(config, key).replace(statistics={"m": jnp.ones(3)}),
+        init_state=lambda config: {"statistics": {"m": jnp.zeros(3)}},
+        losses={"mse": loss},
+    )
+    step, state, batch, key = setup(phase_of(A), family=family, ema_decay=0.5)
+    assert state.model_state["statistics"]["m"].tolist() == [1, 1, 1], "a phase goes on"
+    state, _ = step(state, batch, key)
+    expected = 0.5 + 0.5 * np.mean(to_float(batch)["lr"], axis=(0, 1, 2))
+    np.testing.assert_allclose(state.weights["statistics"]["m"], expected, rtol=1e-5)
+    assert same(state.weights["a"], state.ema["a"])
 
 
 def test_bad_steps_change_nothing_and_are_counted():

@@ -6,6 +6,10 @@ import zipfile
 
 import numpy as np
 
+from flowsr_jax.io.torch_file import read_weights
+
+# Of the small golden networks: what their weights do not tell.
+UNET = {"norm_groups": 8, "image_size": 32, "scale": 1}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {
     "protocol_version": 1001,
@@ -124,3 +128,25 @@ def rrdb_state(scheme="released", *, seed=0, nf=6, gc=3, nb=2, up=2):
     conv(last[0], nf, nf)
     conv(last[1], 3, nf)
     return state
+
+
+def official_states(shared):
+    """{name: (official state dict, what weights do not tell)}."""
+
+    def arrays(name, prefix):
+        with np.load(shared / f"golden/{name}.npz") as data:
+            return {k.removeprefix(prefix): data[k] for k in data.files if k.startswith(prefix)}
+
+    def file(name):
+        return read_weights(shared / f"golden/{name}.pth")
+
+    return {
+        "srflow_x4": (file("srflow_x4"), {"stacked_blocks": (0, 2)}),
+        "srflow_x8": (arrays("srflow_x8", "weights/"), {"stacked_blocks": (0, 1)}),
+        "sr3": (file("sr3_small"), UNET),
+        "ddpm": (arrays("ddpm_small", "w/"), {**UNET, "betas": [1e-4, 0.2, 0.3]}),
+        "irn_x3": (arrays("irn_x3", "weights/"), {}),
+        "irn_x4": (file("irn_x4"), {}),
+        "rrdb": (rrdb_state(), {}),
+        "rrdb_x8": (rrdb_state(up=3), {}),
+    }

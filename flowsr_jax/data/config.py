@@ -7,7 +7,7 @@ import dataclasses
 from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.data.degradations import DegradationConfig
 
-SOURCES = ("embedded", "folder", "paired", "tfds", "array_record")
+SOURCES = ("embedded", "folder", "paired", "tfds", "array_record", "digits")
 # Sources that read train_dir.
 FOLDER_SOURCES = ("folder", "paired", "array_record")
 ANGLES = (0, 90, 180, 270)
@@ -26,11 +26,12 @@ class DataConfig:
       source: training images: "embedded" photographs (nothing to download); "folder" of HR
         images; "paired", folders of HR and of LR images; "tfds", a set prepared by
         tensorflow-datasets as array_record; "array_record", a folder written by
-        launch/prepare_data.py.
+        launch/prepare_data.py; "digits", the 8x8 handwritten digits in scikit-learn, with
+        labels.
       train_dir: HR images, searched recursively, or records.
       train_lr_dir: LR images of "paired", found by name: 0001.png or 0001x4.png.
-      valid_dir: HR validation images, or records; None takes the tfds split of "tfds", else
-        the embedded photographs.
+      valid_dir: HR validation images, or records; None takes the split of "tfds" or
+        "digits", else the embedded photographs.
       valid_lr_dir: LR images of valid_dir; without them they are made from the HR images.
       tfds_name: set and option, for example "div2k/bicubic_x4" or "cifar10".
       tfds_dir: its data_dir; None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
@@ -40,12 +41,17 @@ class DataConfig:
         bicubic, at scale 1 the HR image itself.
       float_lr: training batches hold the bicubic LR image in float32 (in units of [0,1],
         neither rounded nor clipped) instead of its 8-bit version, as IRN is guided by.
+      lr_blur: (lowest, highest) deviation in LR pixels of a blur of 3 taps that half of the
+        training LR patches get (conditioning augmentation of cascades); (0, 0) is off.
+      channels: 3, or 1 for the luminance; at scale 1 only.
       patch_size: side of the training patches in HR pixels, a multiple of `scale`.
       flips: mirror half of the patches left to right.
       rotations: rotate each patch by one of `angles`, drawn uniformly.
       angles: counter-clockwise degrees; SRFlow's released code draws from (0, 90, 270).
       color_permutations: give each patch one of the six orders of its colour channels,
         drawn uniformly; for training sets with few colours.
+      shift: move each patch down and to the right by up to this share of its side (either
+        sign, between pixels, the edge repeated), as the released Glow does; at scale 1 only.
       crops_per_image: patches cut from an image each time it is read.  They come in the
         same batch, whose size it must divide; more than 1 spares decoding large files.
       workers: processes that prepare batches; 0 uses one thread of this process.  Does not
@@ -66,11 +72,14 @@ class DataConfig:
     scale: int = 4
     degradation: DegradationConfig = DegradationConfig()
     float_lr: bool = False
+    lr_blur: tuple[float, float] = (0.0, 0.0)
+    channels: int = 3
     patch_size: int = 96
     flips: bool = True
     rotations: bool = True
     angles: tuple[int, ...] = ANGLES
     color_permutations: bool = False
+    shift: float = 0.0
     crops_per_image: int = 1
     workers: int = 0
     cache_mib: int = 1024
@@ -95,6 +104,18 @@ class DataConfig:
                 f"patch_size = {self.patch_size} must be a multiple of scale = {self.scale}; "
                 f"take {near}"
             )
+        if self.channels not in (1, 3):
+            raise ConfigError(f"channels = {self.channels!r} must be 3 or 1")
+        if not 0 <= self.shift < 1:
+            raise ConfigError(f"shift = {self.shift!r} must be at least 0 and below 1")
+        for field, used in (("channels", self.channels == 1), ("shift", self.shift > 0)):
+            if used and (self.scale > 1 or not self.degradation.deterministic):
+                raise ConfigError(
+                    f"{field} = {getattr(self, field)!r} needs scale = 1, not {self.scale}, and no "
+                    "degradation"
+                )
+        if self.channels == 1 and self.color_permutations:
+            raise ConfigError("color_permutations = True needs channels = 3")
         if not self.angles or any(angle not in ANGLES for angle in self.angles):
             raise ConfigError(f"angles = {self.angles!r} must be some of {ANGLES}")
         if not isinstance(self.degradation, DegradationConfig):
@@ -103,6 +124,13 @@ class DataConfig:
             raise ConfigError("float_lr = True needs the bicubic degradation")
         if self.float_lr and (self.source == "paired" or self.train_lr_dir):
             raise ConfigError("float_lr = True needs LR images made from HR, not those of files")
+        if len(self.lr_blur) != 2 or not 0 <= self.lr_blur[0] <= self.lr_blur[1]:
+            raise ConfigError(f"lr_blur = {self.lr_blur!r} must be (lowest, highest), at least 0")
+        if self.degradation.kind == "palette" and (self.scale > 1 or self.color_permutations):
+            raise ConfigError(
+                f"degradation.kind = 'palette' needs scale = 1 (not {self.scale}), and its marks "
+                "no color_permutations"
+            )
         self._check_source()
 
     def folders(self, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -203,6 +203,7 @@ def valid_pairs(
     for i in range(count):
         index = i * total // count
         name, example = source.name(index), _example(source, index, scale)
+        rng = np.random.default_rng((VALID_SEED, index))
         hr = whole_cells(example["hr"], scale)
         sides = [n // scale for n in hr.shape[:2]]
         kept = [(min(n, crop // scale) if crop else n) // multiple * multiple for n in sides]
@@ -215,13 +216,16 @@ def valid_pairs(
             lr = example["lr"]
         elif config.degradation.deterministic:
             lr = degrade(hr, scale)
+        elif config.degradation.whole:
+            lr = hr  # until it is cut
         else:
-            rng = np.random.default_rng((VALID_SEED, index))
             hr, lr = degrade_image(hr, scale, config.degradation, rng)
         top, left = ((n - m) // 2 for n, m in zip(sides, kept, strict=True))
         small = (slice(top, top + kept[0]), slice(left, left + kept[1]))
         large = tuple(slice(part.start * scale, part.stop * scale) for part in small)
         hr, lr = np.ascontiguousarray(hr[large]), np.ascontiguousarray(lr[small])
+        if config.degradation.whole and "lr" not in example:
+            hr, lr = degrade_image(hr, scale, config.degradation, rng)
         label = {"label": int(example["label"])} if "label" in example else {}
         pairs.append({"name": name, "hr": hr, "lr": lr, **label})
     return pairs

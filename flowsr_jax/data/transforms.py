@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.data.config import DataConfig
-from flowsr_jax.data.degradations import DegradationConfig, degrade_image
+from flowsr_jax.data.degradations import DegradationConfig, cond_blur, degrade_image
 from flowsr_jax.math.resize import imresize, imresize_window
 
 Pair = dict[str, np.ndarray]
@@ -105,6 +105,9 @@ def random_crop(
             f"{patch_size}x{patch_size}"
         )
     top, left = int(rng.integers(rows + 1)), int(rng.integers(columns + 1))
+    if lr is None and degradation.whole:
+        hr, lr = degrade_image(_cut(hr, top, left, size, scale), scale, degradation, rng)
+        return {"hr": hr, "lr": lr}
     if lr is None and not degradation.deterministic:
         return _degraded_patch(hr, top, left, size, scale, rng, degradation)
     pair = {"hr": _cut(hr, top, left, size, scale)}
@@ -115,6 +118,40 @@ def random_crop(
     else:
         pair["lr"] = crop_lr(hr, top, left, size, scale) if scale > 1 else pair["hr"]
     return pair
+
+
+def blur_lr(pair: Pair, sigmas: Sequence[float], rng: np.random.Generator) -> Pair:
+    """Blur the LR image, with probability 1/2, by a deviation drawn from (lowest, highest).
+
+    Source: Ho et al. 2021 (CDM); see `cond_blur`.
+    """
+    sigma = rng.uniform(*sigmas)
+    if rng.integers(2) or sigma < 0.1:
+        return pair
+    lr = pair["lr"]
+    if lr.dtype != np.uint8:
+        return {**pair, "lr": cond_blur(lr, sigma)}
+    lr = cond_blur(lr.astype(np.float32) / 255, sigma)
+    return {**pair, "lr": np.rint(255 * lr).astype(np.uint8)}
+
+
+def random_shift(pair: Pair, share: float, rng: np.random.Generator) -> Pair:
+    """Move an image of scale 1 by up to `share` of its sides, drawn uniformly.
+
+    Bilinear between pixels, edges repeated, values rounded down: the released Glow's
+    augmentation of CIFAR-10.
+    """
+    image = pair["hr"].astype(np.float32)
+    for axis in (0, 1):
+        n = image.shape[axis]
+        at = np.clip(np.arange(n) + n * rng.uniform(-share, share), 0, n - 1)
+        low = np.minimum(at.astype(int), max(n - 2, 0))
+        part = np.expand_dims((at - low).astype(np.float32), [a for a in range(3) if a != axis])
+        below, above = (image.take(i, axis) for i in (low, np.minimum(low + 1, n - 1)))
+        image = (1 - part) * below + part * above
+    # A whole number that rounding made a little smaller stays what it is.
+    moved = np.floor(image + 1e-3).astype(np.uint8)
+    return {"hr": moved, "lr": moved}
 
 
 def random_flip(pair: Pair, rng: np.random.Generator) -> Pair:
@@ -159,6 +196,10 @@ def training_patches(
             degradation=config.degradation,
             float_lr=config.float_lr,
         )
+        if any(config.lr_blur):
+            pair = blur_lr(pair, config.lr_blur, rng)
+        if config.shift:
+            pair = random_shift(pair, config.shift, rng)
         if config.flips:
             pair = random_flip(pair, rng)
         if config.rotations:

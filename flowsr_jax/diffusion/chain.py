@@ -32,6 +32,7 @@ def refine(
     noise: Callable | None = None,
     limit=1.0,
     percentile=None,
+    center=0.0,
     corrector_steps: int = 0,
     corrector_noise: Callable | None = None,
     snr=0.16,
@@ -47,10 +48,12 @@ def refine(
         works; a traced number leaves one program for every length.
       noise: step -> standard-normal array like x; None for deterministic samplers.
       limit: the predicted clean image is clipped to +-limit; infinity is no clipping.
-      percentile: dynamic thresholding instead (process.dynamic_threshold).
-      corrector_steps: Langevin steps at every level but the first.
-      corrector_noise: (step of the predictor before, index) -> array like x.
-      snr: r of the corrector's step size 2 alpha (r |z| / |s|)^2, norms averaged over B.
+      percentile: dynamic thresholding of it by `limit` instead (process.dynamic_threshold).
+      center: what is added to it before, and taken away after, clipping.
+      corrector_steps: Langevin steps at every level whose alpha is above 0.
+      corrector_noise: (number of the level, from 0, index) -> array like x.
+      snr: r of the corrector's step size 2 alpha (r |z| / |s|)^2, norms averaged over B;
+        None makes alpha itself the step size (annealed Langevin dynamics).
       trajectory: keep this many states, evenly spaced, the last one included.
 
     Returns:
@@ -66,14 +69,11 @@ def refine(
         x, previous, kept = carry
         row = row_at(i)
         if corrector_steps:
-            x = lax.cond(i > 0, lambda x: correct(x, i, row), lambda x: x, x)
+            x = lax.cond(row.alpha > 0, lambda x: correct(x, i, row), lambda x: x, x)
         out = denoise(x, row.level)
         x0 = row.x0_x * x + row.x0_out * out
         eps = row.eps_x * x + row.eps_out * out
-        if percentile is None:
-            x0 = jnp.clip(x0, -limit, limit)
-        else:
-            x0 = process.dynamic_threshold(x0, percentile)
+        x0 = clip(x0 + center) - center
         x = row.x * x + row.x0 * x0 + row.eps * eps + row.previous * previous
         if noise is not None:
             x = x + row.noise * noise(i)
@@ -83,14 +83,23 @@ def refine(
             kept = lax.dynamic_update_index_in_dim(kept, x, slot, 0)
         return x, x0, kept
 
+    def clip(x0):
+        if percentile is None:
+            return jnp.clip(x0, -limit, limit)
+        return limit * process.dynamic_threshold(x0 / limit, percentile)
+
     def correct(x, i, row):
-        for j in range(corrector_steps):
-            z = corrector_noise(i - 1, j)
+        def langevin(j, x):
+            # A predictor-corrector makes no correction at the first level.
+            z = corrector_noise(i if snr is None else i - 1, j)
             score = row.score * (row.eps_x * x + row.eps_out * denoise(x, row.level))
-            ratio = snr * _mean_norm(z) / _mean_norm(score)
-            step = 2 * row.alpha * ratio * ratio
-            x = x + step * score + jnp.sqrt(2 * step) * z
-        return x
+            step = row.alpha
+            if snr is not None:
+                ratio = snr * _mean_norm(z) / _mean_norm(score)
+                step = 2 * step * ratio * ratio
+            return x + step * score + jnp.sqrt(2 * step) * z
+
+        return lax.fori_loop(0, corrector_steps, langevin, x)
 
     kept = jnp.zeros((trajectory, *x.shape), x.dtype)
     x, _, kept = lax.fori_loop(0, total, body, (x, jnp.zeros_like(x), kept))

@@ -4,7 +4,7 @@ Every sampler here is linear in the state, the predicted clean image, the predic
 the last step's clean image and fresh noise; it is a table of their factors, computed in
 float64.  One compiled loop thus serves all samplers, schedules and numbers of steps.
 Source: ../shared/spec/sr3.md sections 6.1 to 6.6; Ho et al. (2020), Song et al. (2021,
-DDIM; 2021, score SDE), Lu et al. (2022, DPM-Solver++).
+DDIM; 2021, score SDE), Lu et al. (2022, DPM-Solver++), Song & Ermon (2019, Algorithm 1).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flowsr_jax.diffusion.schedules import (
     trailing_grid,
 )
 
-NAMES = ("ancestral", "ddim", "dpmpp2m", "pc")
+NAMES = ("ancestral", "ddim", "dpmpp2m", "pc", "langevin")
 CLIPS = ("static", "dynamic", "none")
 
 
@@ -33,8 +33,8 @@ class SamplerConfig:
     """How a chain is run.
 
     Attributes:
-      name: "ancestral", "ddim", "dpmpp2m" (DPM-Solver++(2M)) or "pc" (reverse-diffusion
-        predictor with Langevin corrector steps).
+      name: "ancestral", "ddim", "dpmpp2m" (DPM-Solver++(2M)), "pc" (reverse-diffusion
+        predictor with Langevin corrector steps) or "langevin" (annealed Langevin dynamics).
       steps: N; None is every step of the schedule.
       schedule: of inference, if not the training schedule.
       spacing: "trailing" selects N of the schedule's levels; "log_snr" spaces N - 1 steps
@@ -46,7 +46,12 @@ class SamplerConfig:
       percentile: of "dynamic".
       keep_eps: with clipping, go on with the network's own eps (as diffusers does) instead
         of the steadier eps that belongs to the clipped image.
-      corrector_steps, snr: of "pc".
+      form: of "pc": "vp", or "ve", whose steps are those of x / sqrt(gamma) with
+        sigma^2 = (1 - gamma) / gamma.
+      corrector_steps: Langevin steps per level of "pc" and "langevin".
+      snr: r of the step size of "pc".
+      step_size: of "langevin" at the last level, in the square of the images' units; at the
+        others it grows as sigma^2.
     """
 
     name: str = "ancestral"
@@ -58,14 +63,17 @@ class SamplerConfig:
     clip: str = "static"
     percentile: float = 0.995
     keep_eps: bool = False
+    form: str = "vp"
     corrector_steps: int = 1
     snr: float = 0.16
+    step_size: float = 2e-5
 
     def __post_init__(self):
         choice("sampler", self.name, NAMES)
         choice("spacing", self.spacing, ("trailing", "log_snr"))
         choice("variance", self.variance, process.VARIANCES)
         choice("clip", self.clip, CLIPS)
+        choice("form", self.form, ("vp", "ve"))
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps = {self.steps} must be at least 1")
         if not (0 <= self.eta <= 1 and 0 < self.percentile <= 1 and self.snr >= 0):
@@ -73,8 +81,16 @@ class SamplerConfig:
                 f"eta = {self.eta}, percentile = {self.percentile} and snr = {self.snr} must lie "
                 "in [0, 1], (0, 1] and [0, inf)"
             )
-        if self.corrector_steps < 0:
-            raise ConfigError(f"corrector_steps = {self.corrector_steps} must be at least 0")
+        if self.corrector_steps < 0 or self.step_size <= 0:
+            raise ConfigError(
+                f"corrector_steps = {self.corrector_steps} must be at least 0 and step_size = "
+                f"{self.step_size} above 0"
+            )
+
+    @property
+    def corrections(self) -> int:
+        """Langevin steps per level."""
+        return self.corrector_steps if self.name in ("pc", "langevin") else 0
 
 
 def grid(config: SamplerConfig, training: ScheduleConfig) -> np.ndarray:
@@ -95,8 +111,8 @@ class Coefficients(NamedTuple):
     """A sampler's table, arrays [N]; row i leads from gammas[i] to gammas[i+1].
 
     level is what the network is told; x0 = x0_x x + x0_out out, eps = eps_x x + eps_out out;
-    the next state is x x + x0 x0 + eps eps + previous (last row's x0) + noise z; score and
-    alpha belong to the Langevin corrector at gammas[i].
+    the next state is x x + x0 x0 + eps eps + previous (last row's x0) + noise z; score (its
+    factor of eps) and alpha belong to the Langevin steps at gammas[i].
     """
 
     level: np.ndarray
@@ -140,7 +156,7 @@ def coefficients(
     g, s = gammas[:-1], gammas[1:]
     signal, sigma = np.sqrt(g), np.sqrt(1 - g)
     zero = np.zeros_like(g)
-    x, x0, eps, previous, noise = (zero.copy() for _ in range(5))
+    x, x0, eps, previous, noise, alpha = (zero.copy() for _ in range(6))
     if config.name == "ancestral":
         x0, x, spread = process.ancestral_coefficients(g, s, config.variance)
         noise = np.sqrt(spread)
@@ -149,9 +165,13 @@ def coefficients(
         x0, eps = np.sqrt(s), np.sqrt(np.maximum(1 - s - noise**2, 0))
     elif config.name == "dpmpp2m":
         x, x0, previous = _dpmpp2m(g, s)
-    else:
-        beta = 1 - g / s
-        x, eps, noise = 2 - np.sqrt(1 - beta), -beta / sigma, np.sqrt(beta)
+    elif config.name == "pc":
+        x, eps, noise = _reverse_diffusion(g, s, config.form)
+        alpha = g / s if config.form == "vp" else zero + 1
+        alpha[0] = 0.0
+    else:  # x / sqrt(gamma) stays; the Langevin steps move it
+        x = np.sqrt(s / g)
+        alpha = 0.5 * config.step_size * (1 - g) * g[-1] / (1 - g[-1])
     noise[-1] = 0.0
     if config.clip != "none" and not config.keep_eps:
         x, x0, eps = x + eps / sigma, x0 - eps * signal / sigma, zero
@@ -160,9 +180,23 @@ def coefficients(
         *process.conversion(prediction, g),
         *(x, x0, eps, previous, noise),
         score=-1 / sigma,
-        alpha=g / s,
+        alpha=alpha,
     )
     return Coefficients(*(np.broadcast_to(column, g.shape) for column in table))
+
+
+def _reverse_diffusion(g, s, form):
+    """Factors of x, eps and noise of the score SDE's predictor.
+
+    The variance-exploding step is x + (sigma_g^2 - sigma_s^2) score + noise on x / sqrt(g),
+    whose score is -eps / sigma_g; here it is written for x itself.
+    """
+    if form == "vp":
+        beta = 1 - g / s
+        return 2 - np.sqrt(1 - beta), -beta / np.sqrt(1 - g), np.sqrt(beta)
+    spread = (1 - g) / g - (1 - s) / s
+    sigma = np.sqrt((1 - g) / g)
+    return np.sqrt(s / g), -np.sqrt(s) * spread / sigma, np.sqrt(s * spread)
 
 
 def _dpmpp2m(g, s):

@@ -8,13 +8,14 @@ Source: ../shared/spec/sr3.md sections 3 and 6.2; Ho et al. (2020), Saharia et a
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 
 import numpy as np
 
 from flowsr_jax.config import ConfigError, choice
 
-NAMES = ("linear", "quad", "const", "warmup10", "warmup50", "cosine", "jsd", "given")
+NAMES = ("linear", "quad", "const", "warmup10", "warmup50", "cosine", "jsd", "geometric", "given")
 BUFFERS = (
     "betas",
     "alphas_cumprod",
@@ -44,10 +45,12 @@ class ScheduleConfig:
     Attributes:
       name: "linear", "quad" (linear in the square root), "const" (`end` everywhere),
         "warmup10" and "warmup50" (linear over the first 10 % or 50 %, then `end`),
-        "cosine", "jsd" (1/T ... 1; its last level is 0, so it cannot be sampled) or
-        "given" (`betas`).
+        "cosine", "jsd" (1/T ... 1; its last level is 0, so it cannot be sampled),
+        "geometric" (of score networks: sigma = sqrt((1 - gamma) / gamma) grows by equal
+        factors from `start` to `end`) or "given" (`betas`).
       steps: T.
-      start, end: first and last beta ("cosine", "jsd" and "given" ignore them).
+      start, end: first and last beta ("geometric": sigma, for images in [-1,1]; "cosine",
+        "jsd" and "given" ignore them).
       offset: s of "cosine".
       betas: the values of "given", T of them.
     """
@@ -85,6 +88,14 @@ def betas(config: ScheduleConfig) -> np.ndarray:
         return np.linspace(start, end, t)
     if config.name == "quad":
         return np.linspace(max(start, 0.0) ** 0.5, max(end, 0.0) ** 0.5, t) ** 2
+    if config.name == "geometric":
+        if not 0 < start <= end:
+            raise ConfigError(
+                f"schedule 'geometric' needs 0 < start <= end, its sigmas; got start = {start}, "
+                f"end = {end}"
+            )
+        gamma = 1 / (1 + np.geomspace(start, end, t) ** 2)
+        return 1 - gamma / np.append(1.0, gamma[:-1])
     if config.name == "jsd":
         return 1.0 / np.linspace(t, 1, t)
     if config.name == "given":
@@ -140,6 +151,8 @@ def matching_end(config: ScheduleConfig, last: float = USUAL_LAST) -> float | No
     """Return the `end` that brings the last gamma to `last`; None if no value does."""
     if config.name in ("cosine", "jsd", "given"):
         return None
+    if config.name == "geometric":
+        return math.sqrt(1 / last - 1)
     from scipy.optimize import brentq
 
     def excess(end):

@@ -116,10 +116,12 @@ def _read_zip(archive: zipfile.ZipFile, path: Path, report) -> dict[str, np.ndar
     top = tops[0]
     if f"{top}/constants.pkl" in entries:
         raise WeightsFileError(f"{path}: is a TorchScript program; save its state_dict() instead")
-    order = archive.read(f"{top}/byteorder") if f"{top}/byteorder" in entries else b"little"
+    order = b"little"
+    if f"{top}/byteorder" in entries:
+        order = _inflate(archive, entries[f"{top}/byteorder"])
     if order != b"little":
         raise WeightsFileError(f"{path}: byte order {order[:8]!r} is not supported, only 'little'")
-    stream = io.BytesIO(archive.read(f"{top}/data.pkl"))
+    stream = io.BytesIO(_inflate(archive, entries[f"{top}/data.pkl"]))
     tree, _ = read_pickle(stream, str(path))
     if stream.read(1):
         raise WeightsFileError(f"{path}: bytes follow the end of data.pkl")
@@ -130,7 +132,7 @@ def _read_zip(archive: zipfile.ZipFile, path: Path, report) -> dict[str, np.ndar
         if f"{top}/data/{key}" not in entries:
             raise WeightsFileError(f"its storage {key[:50]!r} is missing")
         if key not in raw:
-            raw[key] = archive.read(f"{top}/data/{key}")
+            raw[key] = _inflate(archive, entries[f"{top}/data/{key}"])
         return tensor.array(_decode(raw[key], tensor.storage))
 
     return _finish(tree, str(path), array, report, path.stat().st_size)
@@ -156,6 +158,12 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
             f"{path}: refused: its entries claim {total} bytes, a file of {size} may hold {limit}"
         )
     return entries
+
+
+def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """An entry's bytes, no more of them than it claims."""
+    with archive.open(info) as file:
+        return file.read(info.file_size)  # without a size all is inflated, then cut off
 
 
 def _read_legacy(path: Path, report) -> dict[str, np.ndarray]:

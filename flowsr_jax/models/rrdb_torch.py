@@ -106,7 +106,8 @@ def infer_rrdb(weights: Mapping[str, Any], prefix: str = "", **overrides) -> RRD
             "pixels before it (BasicSR at x1 and x2) are not supported"
         )
     if up not in (1, 2, 3, 4):
-        raise MisfitError(f"it has {up} upsampling convolutions; 1 to 4 are known")
+        hint = "" if up else " (the restorer of IRN-Compression has none; it goes with IRN's file)"
+        raise MisfitError(f"it has {up} upsampling convolutions; 1 to 4 are known{hint}")
     values = {
         "scale": 2**up,
         "nf": nf,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax.config import from_dict
+from flowsr_jax.config import choice, from_dict
 from flowsr_jax.models.base import Params, families, family_of, get_family
 
 SHOWN = 3  # names listed in an error
@@ -150,6 +150,8 @@ class TorchMap:
       constants: (config) -> {key: array}: official tensors that are no parameters but
         follow from the config; written, and not read (`infer` may compare them).
       ignore: regular expressions of official keys that are left out (and reported).
+      forms: {name: (state dict) -> bool}: other names that a caller may give, of forms of
+        the family that the keys tell apart.
     """
 
     family: str
@@ -160,6 +162,7 @@ class TorchMap:
     options: Callable[[Mapping], dict] = lambda weights: {}
     constants: Callable[[Any], dict[str, np.ndarray]] = lambda config: {}
     ignore: tuple[str, ...] = ()
+    forms: Mapping[str, Callable[[Mapping], bool]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, weights: Mapping[str, np.ndarray], **overrides) -> Params:
         """Parameters of an official state dict {key: array}; see `read`."""
@@ -216,7 +219,7 @@ def import_weights(weights: Mapping[str, Any], model: str | None = None, **overr
 
     Args:
       weights: {official key: array}, as `flowsr_jax.io.torch_file.read_weights` gives.
-      model: family name or None.
+      model: name of a family or of one of its forms, or None.
       **overrides: hyper-parameters that the weights do not determine.
 
     Raises:
@@ -225,18 +228,49 @@ def import_weights(weights: Mapping[str, Any], model: str | None = None, **overr
     if model is None:
         tests = ((name, get_family(name).recognise_torch) for name in families())
         model = next((name for name, test in tests if test is not None and test(weights)), None)
-    if model is None:
-        raise ValueError(
-            f"these weights belong to no known family (first keys: "
-            f"{', '.join(map(show, list(weights)[:SHOWN]))}); pass model= one of "
-            f"{', '.join(families())}"
-        )
+        if model is None:
+            raise ValueError(
+                f"these weights belong to no known family (first keys: "
+                f"{', '.join(map(show, list(weights)[:SHOWN]))}); pass model= one of "
+                f"{', '.join(_model_names())}"
+            )
+    elif model not in families():
+        model = _family_of_form(model, weights)
     read = get_family(model).from_torch
     if read is None:
-        raise ValueError(f"family {model!r} has no importer of PyTorch weights")
+        raise ValueError(
+            f"family {model!r} has no importer of PyTorch weights; {', '.join(_model_names())} have"
+        )
     if isinstance(read, TorchMap):
         return read.read(weights, **overrides)
     return Imported(read(weights, **overrides))
+
+
+def _readers() -> Iterator[tuple[str, Any]]:
+    """(family name, importer) of the families that have one."""
+    for name in families():
+        if (read := get_family(name).from_torch) is not None:
+            yield name, read
+
+
+def _model_names() -> list[str]:
+    return sorted(n for name, read in _readers() for n in (name, *_forms(read)))
+
+
+def _family_of_form(model: str, weights: Mapping[str, Any]) -> str:
+    """The family that has a form of this name; the weights must be of that form."""
+    choice("model", model, _model_names())
+    name, forms = next((n, read.forms) for n, read in _readers() if model in _forms(read))
+    if not forms[model](weights):
+        raise ValueError(
+            f"weights do not fit {model!r}, a form of family {name!r} (first keys: "
+            f"{', '.join(map(show, list(weights)[:SHOWN]))})"
+        )
+    return name
+
+
+def _forms(read) -> Mapping[str, Callable[[Mapping], bool]]:
+    return read.forms if isinstance(read, TorchMap) else {}
 
 
 def make_config(cls, values: Mapping[str, Any], overrides: Mapping[str, Any]):

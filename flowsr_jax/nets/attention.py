@@ -38,24 +38,26 @@ def group_norm(p, x, groups: int):
     return y.astype(x.dtype)
 
 
-def self_attention(p, x, groups: int, compute: Compute):
-    """Return what attention adds to x [B,H,W,C]: one head, all positions, no residual.
+def self_attention(p, x, groups: int, compute: Compute, heads: int = 1):
+    """Return what attention adds to x [B,H,W,C]: all positions, no residual.
 
-    Logits q.k / sqrt(C); the softmax is float32.  Large maps go block by block, so that
-    memory grows with H*W and not with its square.
+    q, k and v are C channels each, of `heads` contiguous parts; logits q.k / sqrt(C / heads);
+    the softmax is float32.  Large maps go block by block, so that memory grows with H*W and
+    not with its square.
     """
     b, h, w, c = x.shape
     qkv = conv2d(group_norm(p["norm"], x, groups), p["qkv"]["w"], None, compute)
-    q, k, v = jnp.split(qkv.astype(x.dtype).reshape(b, h * w, 3 * c), 3, axis=-1)
+    qkv = qkv.astype(x.dtype).reshape(b, h * w, 3, heads, c // heads)
+    q, k, v = (qkv[:, :, i] for i in range(3))
     options = {"precision": HIGHEST, "preferred_element_type": jnp.float32}
 
     def attend(q):
-        """Queries [B,...,C] to mixed values of the same shape, float32."""
-        logits = jnp.einsum("b...c,bkc->b...k", q, k, **options) / math.sqrt(c)
+        """Queries [B,...,heads,C/heads] to mixed values of the same shape, float32."""
+        logits = jnp.einsum("b...hc,bkhc->b...hk", q, k, **options) / math.sqrt(c // heads)
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-        return jnp.einsum("b...k,bkc->b...c", weights, v, **options)
+        return jnp.einsum("b...hk,bkhc->b...hc", weights, v, **options)
 
-    if h * w <= ALL_AT_ONCE:
+    if not jax.core.is_constant_shape((h, w)) or h * w <= ALL_AT_ONCE:  # open sizes: jax.export
         mixed = attend(q)
     else:
         blocks = functools.partial(lax.map, jax.checkpoint(attend), batch_size=BLOCK)

@@ -40,6 +40,7 @@ class UNetConfig:
       attn_res: nominal resolutions with self-attention.
       mid_attention: the middle has it (always, in public files); without any attention
         the cost of a large image is that of its parts.
+      head_channels: channels of each attention head; 0 is one head (public files).
       image_size: nominal resolution of the first level; only attn_res refers to it.
       norm_groups: groups of every GroupNorm.
       dropout: inside residual blocks, in training.
@@ -58,6 +59,7 @@ class UNetConfig:
     res_blocks: int = 2
     attn_res: tuple[int, ...] = (16,)
     mid_attention: bool = True
+    head_channels: int = 0
     image_size: int = 128
     norm_groups: int = 32
     dropout: float = 0.2
@@ -80,6 +82,13 @@ class UNetConfig:
         if self.channels % 2 or not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"channels = {self.channels} must be even and dropout = {self.dropout} in [0, 1)"
+            )
+        attended = {layer.co for layer in plan(self).values() if layer.attention}
+        heads = self.head_channels
+        if heads < 0 or (heads and any(c % heads for c in attended)):
+            raise ConfigError(
+                f"head_channels = {self.head_channels} must be 0 or divide the channels of every "
+                f"attention, {sorted(attended)}"
             )
         normed = {layer.ci for layer in plan(self).values() if layer.kind != "conv"}
         normed |= {self.channels * m for m in self.multipliers}
@@ -137,7 +146,8 @@ def plan(config: UNetConfig) -> dict[str, Layer]:
 def init_unet(key, config: UNetConfig):
     """Initial parameters {"level_mlp", "downs.0", ..., "final_conv"}; float32."""
     layers = plan(config)
-    count = itertools.count()  # keys by number: unstacking an array of keys compiles slowly
+    # Keys by number (unstacking an array of keys compiles slowly); the first two are the MLP's.
+    count = itertools.count(2)
     zero_last = config.init == "zero_last"
 
     def draw(shape):
@@ -145,9 +155,6 @@ def init_unet(key, config: UNetConfig):
 
     def dense(i, o):
         return {"w": draw((i, o)), "b": zeros(o)}
-
-    def zeros(*shape):
-        return jax.device_put(np.zeros(shape, np.float32))
 
     def conv(size, i, o, zero=False, bias=True):
         shape = (size, size, i, o)
@@ -177,7 +184,7 @@ def init_unet(key, config: UNetConfig):
         return p
 
     d = config.channels
-    params = {"level_mlp": {"linear1": dense(d, 4 * d), "linear2": dense(4 * d, d)}}
+    params = {"level_mlp": init_level_mlp(key, d)}
     for name, layer in layers.items():
         if layer.kind == "final":
             params[name] = {"norm": norm(layer.ci), "conv": conv(3, layer.ci, layer.co, zero_last)}
@@ -186,6 +193,20 @@ def init_unet(key, config: UNetConfig):
         else:
             params[name] = conv(3, layer.ci, layer.co)
     return params
+
+
+def zeros(*shape):
+    """Zeros, float32."""
+    return jax.device_put(np.zeros(shape, np.float32))
+
+
+def init_level_mlp(key, d: int):
+    """Initial parameters of `embedding.level_embedding`, as those of the U-Net itself."""
+    sizes = {"linear1": (d, 4 * d), "linear2": (4 * d, d)}
+    return {
+        name: {"w": orthogonal(jax.random.fold_in(key, i), size), "b": zeros(size[1])}
+        for i, (name, size) in enumerate(sizes.items())
+    }
 
 
 def is_block(layer: Layer, config: UNetConfig) -> bool:

@@ -39,7 +39,9 @@ def residual_block(layer, config):
         skip = conv2d(x, p["skip"]["w"], p["skip"]["b"], compute) if "skip" in p else x
         h = ((h + skip) * scale).astype(dtype)
         if layer.attention:
-            h = ((h + self_attention(p["attn"], h, groups, compute)) * scale).astype(dtype)
+            heads = layer.co // config.head_channels if config.head_channels else 1
+            mixed = self_attention(p["attn"], h, groups, compute, heads)
+            h = ((h + mixed) * scale).astype(dtype)
         return h
 
     return jax.checkpoint(run) if compute.remat else run

@@ -21,7 +21,9 @@ class TrainState:
 
     Attributes:
       params: the weights under training.
-      model_state: the family's arrays beside the weights.
+      model_state: the family's arrays beside the weights.  Its entry "statistics" is the
+        current value of the parameter group of that name, which a loss moves and no
+        optimiser.
       opt_state: {group: optax state} of the groups that the phase trains.
       ema: averaged weights, or None when averaging is off.
       step: int32, steps made in the phase (skipped ones count).
@@ -41,8 +43,10 @@ class TrainState:
 
     @property
     def weights(self) -> Params:
-        """The weights to validate and to export: the averaged ones where they exist."""
-        return self.params if self.ema is None else self.ema
+        """The weights to validate and to export: averaged where they are, statistics moved."""
+        weights = self.params if self.ema is None else self.ema
+        moving = _moving(self.params, self.model_state)
+        return weights.replace(**moving) if moving else weights
 
 
 def create(params: Params, model_state: Any, phase: PhaseConfig, train: TrainConfig) -> TrainState:
@@ -52,18 +56,38 @@ def create(params: Params, model_state: Any, phase: PhaseConfig, train: TrainCon
       ConfigError: the phase names a group that the parameters lack.
     """
     groups = trained_groups(phase, params)
-    # One array per counter: donated buffers must not be shared.
+    # One array per counter, and copies: donated buffers must not be shared.
     counters = {k: jnp.zeros([], jnp.int32) for k in COUNTERS}
+    moving = {k: jax.tree.map(jnp.copy, params[k]) for k in _moving(params, model_state)}
     return TrainState(
         params=params,
-        model_state=model_state,
-        opt_state={name: make_optimizer(g).init(params[name]) for name, g in groups.items()},
+        model_state={**model_state, **moving} if moving else model_state,
+        opt_state={
+            name: make_optimizer(group).init(trainable(params[name]))
+            for name, group in groups.items()
+        },
         ema=jax.tree.map(jnp.copy, params) if train.ema_decay else None,
         **counters,
     )
 
 
+def _moving(params: Params, model_state: Any) -> dict[str, Any]:
+    """Return {group: its current value} of the groups that the model state holds."""
+    found = ("statistics" in tree for tree in (params, model_state))
+    return {"statistics": model_state["statistics"]} if all(found) else {}
+
+
 COUNTERS = ("step", "skipped", "skipped_total", "last_bad_step")
+
+
+def trainable(tree: Any) -> Any:
+    """Return a tree of arrays with None for those that are no floats: they are constants."""
+    return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None, tree)
+
+
+def with_constants(trained: Any, tree: Any) -> Any:
+    """Undo `trainable`: `trained` with the constants of `tree`."""
+    return jax.tree.map(lambda x, t: x if t is None else t, tree, trained)
 
 
 def trained_groups(phase: PhaseConfig, params: Params) -> dict[str, GroupConfig]:

@@ -21,7 +21,7 @@ from flowsr_jax.train.config import GroupConfig, PhaseConfig, TrainConfig, steps
 from flowsr_jax.train.mesh import DATA_AXES, replicated, state_sharding
 from flowsr_jax.train.optimizer import make_optimizer
 from flowsr_jax.train.schedules import learning_rate
-from flowsr_jax.train.state import TrainState, trained_groups
+from flowsr_jax.train.state import TrainState, trainable, trained_groups, with_constants
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -130,9 +130,10 @@ def _gradients(loss, params, members, model_state, micro, key):
     def one(model_state, batch, key):
         def scalar(trained):
             # Only the trained groups are differentiated; the rest are constants.
-            return loss(params.replace(**trained), model_state, batch, key)
+            groups = {k: with_constants(v, params[k]) for k, v in trained.items()}
+            return loss(params.replace(**groups), model_state, batch, key)
 
-        trained = {k: params[k] for k in members}
+        trained = {k: trainable(params[k]) for k in members}
         (value, (model_state, metrics)), grads = jax.value_and_grad(scalar, has_aux=True)(trained)
         return grads, model_state, {**metrics, "loss": value}
 
@@ -189,8 +190,10 @@ def _bound(grads: Any, limit: float | None) -> Any:
 
 
 def _update(group: GroupConfig, rate: jax.Array, grads: Any, opt_state: Any, params: Any):
-    direction, opt_state = make_optimizer(group).update(grads, opt_state, params)
-    return jax.tree.map(lambda w, u: w - rate * u, params, direction), opt_state
+    weights = trainable(params)
+    direction, opt_state = make_optimizer(group).update(grads, opt_state, weights)
+    moved = jax.tree.map(lambda w, u: w - rate * u, weights, direction)
+    return with_constants(moved, params), opt_state
 
 
 def _average(
@@ -201,9 +204,10 @@ def _average(
         return None
     t = state.step.astype(jnp.float32)
     share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
-    ema = {
+    ema = {}
+    for k in groups:
+        old, new = trainable(state.ema[k]), trainable(params[k])
         # Written as a move towards the weights, so that equal ones stay bit for bit.
-        k: jax.tree.map(lambda e, w: e + share * (w - e), state.ema[k], params[k])
-        for k in groups
-    }
+        moved = jax.tree.map(lambda e, w: e + share * (w - e), old, new)
+        ema[k] = with_constants(moved, params[k])
     return state.ema.replace(**ema)

@@ -7,7 +7,8 @@ import math
 
 from flowsr_jax.config import ConfigError, choice
 
-KINDS = ("bicubic", "blur_noise_jpeg", "real_esrgan")
+KINDS = ("bicubic", "blur_noise_jpeg", "real_esrgan", "palette")
+TASKS = ("colorize", "inpaint", "uncrop", "jpeg")
 # Kinds of blur kernels, in the order of StageConfig.kernel_probabilities.
 KERNELS = (
     "iso",
@@ -155,13 +156,15 @@ class DegradationConfig:
 
     Attributes:
       kind: "bicubic" is MATLAB's, nothing else; "blur_noise_jpeg" is blur, MATLAB's
-        bicubic, noise and JPEG, each off by default; "real_esrgan" is `second_order`.
+        bicubic, noise and JPEG, each off by default; "real_esrgan" is `second_order`;
+        "palette" is one of `tasks` at scale 1 (see palette.py).
       blur_size: side of the isotropic Gaussian kernel, odd.
       blur_sigma: (lowest, highest) deviation in HR pixels; (0, 0) is off.
       noise_sigma: (lowest, highest) deviation in 8-bit levels; (0, 0) is off.
       noise_gray: probability of the same noise in all channels.
       jpeg_quality: (lowest, highest) quality of the real codec, whole numbers; None is off.
       second_order: numbers of "real_esrgan".
+      tasks: of "palette", some of `TASKS`; each patch gets one of them, drawn uniformly.
     """
 
     kind: str = "bicubic"
@@ -171,9 +174,14 @@ class DegradationConfig:
     noise_gray: float = 0.0
     jpeg_quality: tuple[int, int] | None = None
     second_order: SecondOrderConfig = SecondOrderConfig()
+    tasks: tuple[str, ...] = ()
 
     def __post_init__(self):
         choice("kind", self.kind, KINDS)
+        for task in self.tasks:
+            choice("tasks", task, TASKS)
+        if self.kind == "palette" and not self.tasks:
+            raise ConfigError(f"kind = 'palette' needs tasks, some of {TASKS}")
         _odd_range("blur_size", (self.blur_size, self.blur_size))
         _range("blur_sigma", self.blur_sigma, 0, 100)
         _range("noise_sigma", self.noise_sigma, 0, 255)
@@ -183,7 +191,7 @@ class DegradationConfig:
         if not isinstance(self.second_order, SecondOrderConfig):
             raise ConfigError(f"second_order = {self.second_order!r} must be a SecondOrderConfig")
         # A number that its kind does not read is a mistake, not a wish.
-        readers = {"second_order": "real_esrgan"}
+        readers = {"second_order": "real_esrgan", "tasks": "palette"}
         for field in dataclasses.fields(self):
             reader = readers.get(field.name, "blur_noise_jpeg")
             value = getattr(self, field.name)
@@ -196,3 +204,8 @@ class DegradationConfig:
     def deterministic(self) -> bool:
         """Whether the LR image depends on the HR image alone."""
         return self.kind == "bicubic"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it degrades the image that is asked for, not one with its surroundings."""
+        return self.kind == "palette"

@@ -46,12 +46,17 @@ class EmbeddedSource(FileSource):
         entries = PHOTOGRAPHS[choice("split", split, SPLITS)]
         if textures and split == "train":
             entries += TEXTURES
-        files = [_packaged(*entry) for entry in entries]
+        files = [packaged(*entry) for entry in entries]
         names = [file.stem for file in files]
         super().__init__(files, names, min_size=min_size, where=f"the embedded {split} images")
 
 
-def _packaged(package: Sequence[str], name: str) -> Path:
+def packaged(package: Sequence[str], name: str) -> Path:
+    """Return the path of a file inside an installed package.
+
+    Raises:
+      ConfigError: it is not there.
+    """
     # Found without importing the package, which would take seconds.
     spec = importlib.util.find_spec(package[0])
     file = Path(spec.origin).parent.joinpath(*package[1:], name) if spec and spec.origin else None

@@ -11,6 +11,7 @@ from flowsr_jax.data.degradations import DegradationConfig
 from flowsr_jax.data.sources import FolderSource, Source
 from flowsr_jax.data.sources.array_records import ArrayRecordSource, is_records
 from flowsr_jax.data.sources.catalog import missing_folder
+from flowsr_jax.data.sources.digits import DigitsSource, GreySource
 from flowsr_jax.data.sources.embedded import SPLITS, EmbeddedSource
 from flowsr_jax.data.sources.mixture import Mixture
 from flowsr_jax.data.sources.paired import PairedSource
@@ -22,7 +23,7 @@ def make_source(config: DataConfig, split: str) -> Source:
 
     Training images are those of `config.source`.  Validation images are the first of these
     that is set: `valid_dir` (records, or image files, paired where there is `valid_lr_dir`),
-    the tfds split, the embedded photographs.
+    the split of tfds or of the digits, the embedded photographs.
 
     Args:
       config: says where the images are; training images must hold a patch, validation
@@ -45,6 +46,8 @@ def make_source(config: DataConfig, split: str) -> Source:
             min_size=min_size,
             cache_mib=config.cache_mib,
         )
+    elif config.source == "digits" and not folders:
+        source = DigitsSource(split, min_size)
     elif not folders:
         source = EmbeddedSource(split, min_size, textures=config.textures)
     else:
@@ -63,7 +66,9 @@ def make_source(config: DataConfig, split: str) -> Source:
             f"degradation.kind = {config.degradation.kind!r} would not be used: the {split} images "
             "come with LR images of their own; take the default degradation, or HR images alone"
         )
-    return source
+    if config.channels == 1 and "lr" in source.fields:
+        raise ConfigError("channels = 1 needs HR images alone; these come with LR images")
+    return GreySource(source) if config.channels == 1 else source
 
 
 def _open(

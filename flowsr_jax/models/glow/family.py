@@ -18,6 +18,7 @@ from flowsr_jax.models.glow.model import (
     logits,
     unwhiten,
 )
+from flowsr_jax.models.glow.tf_map import TF_MAP
 from flowsr_jax.models.glow.unconditional import (
     Unconditional,
     check_label,
@@ -47,7 +48,7 @@ def check_shape(config, shape) -> None:
 def check_image(config: GlowConfig, image) -> None:
     """Raise TypeError or ValueError unless Glow can take the images."""
     # What a flow decodes need not lie in [0,1] and must encode again, so the margin is wide.
-    check_image_array("image", image, config.channels, margin=64.0)
+    check_image_array("hr", image, config.channels, margin=64.0)
     check_shape(config, image.shape)
 
 
@@ -130,5 +131,7 @@ FAMILY = Family(
     check_invertibility=check_invertibility,
     latent_shapes=latent_shapes,
     noise_shapes=latent_shapes,
+    recognise_torch=TF_MAP.recognise,
+    from_torch=TF_MAP,
     multiple=lambda config: config.multiple,
 )

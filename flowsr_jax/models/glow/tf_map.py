@@ -1,23 +1,43 @@
 """Names of the released TensorFlow variables and where they live in the parameters.
 
+With TensorFlow, once: `reader = tf.train.load_checkpoint(path)`, then
+`np.savez("glow.npz", **{n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()})`.
+Without it: `flowsr_jax.from_torch("glow.npz", n_bits=5, size=256)`.
+
 ../shared/spec/glow.md section 9; the lists are in ../shared/spec/keys.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from flowsr_jax.models.base import Params
+from flowsr_jax.config import ConfigError
 from flowsr_jax.models.glow.model import GlowConfig
-from flowsr_jax.models.torch_rules import Rule, assemble
+from flowsr_jax.models.torch_rules import (
+    MisfitError,
+    Rule,
+    TorchMap,
+    make_config,
+    shape_of,
+    show,
+)
 
 _VECTOR, _ROW = (1, 1, 1, -1), (1, -1)
+_KINDS = {"conv1x1": "invconv/W", "conv1x1_plu": "invconv/P", "shuffle": "shuffle/indices"}
 
 
 def tf_rules(config: GlowConfig) -> list[Rule]:
-    """One rule per variable (K steps of a level together); only for `border` models."""
+    """One rule per variable (K steps of a level together).
+
+    Raises:
+      ConfigError: a model without `border`, which has no released form.
+    """
+    if not config.border:
+        raise ConfigError("a Glow with border = False has no released form")
     rules: list[Rule] = []
     for level in range(config.levels):
         base = ("flow", "multiscale", f"level{level + 1}")
@@ -73,17 +93,55 @@ def _zeros_rules(scopes, path, b=_VECTOR, stacked=False):
     ]
 
 
-def from_tf(config: GlowConfig, variables: Mapping[str, np.ndarray]) -> Params:
-    """Parameters from the model variables of a released checkpoint, {name: array}.
+def is_glow(weights: Mapping[str, Any]) -> bool:
+    """Whether names belong to a released checkpoint."""
+    return "model/0/0/actnorm_center/b" in weights and "model/0/0/f1/l_1/W" in weights
 
-    The stored inverses of the shuffles are left out.
 
-    Raises:
-      ValueError: variables that are missing, unknown or of another shape.
+def infer_glow(weights: Mapping[str, Any], **overrides) -> GlowConfig:
+    """The hyper-parameters that names and shapes determine.
+
+    Not determined: n_bits (taken for 8), class_weight (0.01 with a classifier), and the
+    size of drawn images (the one whose coarsest latent has a side of 4).
     """
-    weights = {
-        name: np.asarray(value, np.float32)
-        for name, value in variables.items()
-        if not name.endswith("/shuffle/indices_inverse")
+    places = [re.match(r"model/(\d+)/(\d+)/", key) for key in weights]
+    levels, steps = (1 + max(int(m[i]) for m in places if m) for i in (1, 2))
+    channels = shape_of(weights, "model/0/0/actnorm_center/b")[-1]
+    width = shape_of(weights, "model/0/0/f1/l_1/W")[-1]
+    outputs = shape_of(weights, "model/0/0/f1/l_last/W")[-1]
+    kinds = [k for k, name in _KINDS.items() if f"model/0/0/{name}" in weights]
+    embedding = "model/prior/y_emb/W"
+    for key, value in weights.items():
+        if key.endswith("/shuffle/indices"):
+            _check_permutation(key, np.asarray(value))
+    values = {
+        "levels": levels,
+        "steps": steps,
+        "hidden": width,
+        "coupling": "affine" if outputs == channels else "additive",
+        "permutation": kinds[0] if kinds else "reverse",
+        "learn_top": "model/prior/p/W" in weights,
+        "classes": shape_of(weights, embedding, 2)[0] if embedding in weights else 0,
+        "class_weight": 0.01 if "model/classifier/W" in weights else 0.0,
+        "channels": channels // 4,
+        "size": 4 * 2**levels,
     }
-    return assemble(tf_rules(config), weights, config)
+    return make_config(GlowConfig, values, overrides)
+
+
+def _check_permutation(name: str, found: np.ndarray) -> None:
+    whole = np.issubdtype(found.dtype, np.integer)
+    if not whole or not np.array_equal(np.sort(found, axis=None), np.arange(found.size)):
+        raise MisfitError(f"{show(name)} must hold each of 0 to {found.size - 1} once, as integers")
+
+
+# Serves as `Family.from_torch`: variables saved as .npz are official weights like others.
+TF_MAP = TorchMap(
+    family="glow",
+    infer=infer_glow,
+    rules=tf_rules,
+    recognise=is_glow,
+    licence=lambda config: "MIT, of the released code; the weights have no terms of their own",
+    # The optimiser's slots, averages that the released training does not use, and inverses.
+    ignore=(r"Variable(_\d+)?", r".*/ExponentialMovingAverage", r".*/shuffle/indices_inverse"),
+)

@@ -89,7 +89,8 @@ def check_label(config, label, batch: int):
     allowed = f"0 to {config.classes - 1}"
     if label is None:
         raise ValueError(f"this {config.family} is class-conditional: give label, {allowed}")
-    if not jnp.issubdtype(jnp.result_type(label), jnp.integer):
+    label = label if hasattr(label, "dtype") else np.asarray(label)
+    if not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(f"label must be an integer or integers, {allowed}, got {label!r}")
     if np.shape(label) not in ((), (batch,)):
         raise ValueError(

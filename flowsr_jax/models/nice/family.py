@@ -32,9 +32,9 @@ def check_shape(config: NICEConfig, shape) -> None:
 def check_image(config: NICEConfig, image) -> None:
     """Raise TypeError or ValueError unless NICE can take the examples."""
     if len(config.shape) == 3:
-        check_image_array("image", image, config.shape[-1], margin=64.0)
+        check_image_array("hr", image, config.shape[-1], margin=64.0)
     elif not jnp.issubdtype(getattr(image, "dtype", None), jnp.floating):
-        raise TypeError(f"image must be a float array [B,{config.dims}] in [0, 1]")
+        raise TypeError(f"hr must be a float array [B,{config.dims}] in [0, 1]")
     check_shape(config, image.shape)
 
 

@@ -32,7 +32,7 @@ def check_image(config: RealNVPConfig, image) -> None:
 
     With a logit, values outside [-low, 1 - low] / width have no image.
     """
-    check_image_array("image", image, config.channels, margin=0.055 if config.width else 64.0)
+    check_image_array("hr", image, config.channels, margin=0.055 if config.width else 64.0)
     check_shape(config, image.shape)
 
 
@@ -63,19 +63,14 @@ def nll_loss(params, state, batch, key, *, l2: float = 5e-5):
     """Mean bits per dimension, plus l2 times `penalty`, by the batch's statistics.
 
     `state` holds the moving statistics, which move towards the batch's; those in the
-    parameters are not used.  `batch` holds "hr", and optionally "noise" in [0,1) to
-    dequantise by in place of a draw from the key.
+    parameters are not used (see flowsr_jax/train/state.py).  `batch` holds "hr", and
+    optionally "noise" in [0,1) to dequantise by in place of a draw from the key.
     """
     image = noisy(batch, key)
     _, log_prob, used = forward_train(params, image)
     bits = jnp.mean(to_bits(log_prob, math.prod(image.shape[1:])))
     state = {**state, "statistics": move_statistics(params.config, state["statistics"], used)}
     return bits + l2 * penalty(params["flow"]), (state, {"bits_per_dim": bits})
-
-
-def with_state(params, state):
-    """The parameters with the moving statistics of a training state."""
-    return params.replace(statistics=state["statistics"])
 
 
 FAMILY = Family(

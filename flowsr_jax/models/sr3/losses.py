@@ -1,7 +1,8 @@
 """SR3's training losses: a noise level per example, one network call, a regression.
 
-Source: ../shared/spec/sr3.md sections 1 (18-20), 4 and 6.7; Saharia et al. (2021),
-Algorithm 1; Hang et al. (2023) for min-SNR; Zhou et al. (2023) for DREAM.
+Source: ../shared/spec/sr3.md sections 1 (18-20), 4, 6.6, 6.7 and 7; Saharia et al. (2021),
+Algorithm 1; Song & Ermon (2019) for score matching; Hang et al. (2023) for min-SNR; Zhou et
+al. (2023) for DREAM; Ho et al. (2021) for condition noise; Ho & Salimans (2022) for drops.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.schedules import level_edges
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.sr3.model import SR3Config, condition, gamma_of, network
+from flowsr_jax.models.sr3.condition import condition, drop, to_draw
+from flowsr_jax.models.sr3.config import SR3Config
+from flowsr_jax.models.sr3.model import gamma_of, network
 
-LEVELS = ("paper", "public")
+LEVELS = ("paper", "public", "discrete")
 NORMS = ("l1", "l2")
 REDUCTIONS = ("mean", "sum")
 WEIGHTINGS = ("none", "min_snr")
@@ -25,17 +28,20 @@ def draw_levels(config: SR3Config, key, count: int, levels: str = "paper"):
     """Draw what the network is told, [count].
 
     levels "paper": t ~ U{1..T} per example, gamma ~ U(gamma_{t-1}, gamma_t).  "public": one
-    t for the batch, sqrt(gamma) uniform between its edges, per example.  The DDPM variant
-    draws one timestep per example either way.
+    t for the batch, sqrt(gamma) uniform between its edges, per example.  "discrete": one of
+    the schedule's own levels per example, as score networks are trained.  The DDPM variant
+    draws one timestep per example in any case.
     """
     choice("levels", levels, LEVELS)
     key_t, key_u = jax.random.split(key)
     steps = config.schedule.steps
     if config.timed:
         return jax.random.randint(key_t, (count,), 0, steps)
-    t = jax.random.randint(key_t, (count if levels == "paper" else 1,), 1, steps + 1)
-    u = jax.random.uniform(key_u, (count,))
+    t = jax.random.randint(key_t, (1 if levels == "public" else count,), 1, steps + 1)
     edges = level_edges(config.schedule)
+    if levels == "discrete":
+        return jnp.asarray(edges, jnp.float32)[t]
+    u = jax.random.uniform(key_u, (count,))
     edges = jnp.asarray(edges**2 if levels == "paper" else edges, jnp.float32)
     drawn = edges[t - 1] + u * (edges[t] - edges[t - 1])
     return jnp.sqrt(drawn) if levels == "paper" else drawn
@@ -49,6 +55,8 @@ def denoising_loss(
     level,
     *,
     key=None,
+    label=None,
+    cond_level=None,
     mask=None,
     norm: str = "l1",
     reduction: str = "mean",
@@ -60,14 +68,16 @@ def denoising_loss(
 
     Args:
       params: SR3 parameters.
-      x0: clean images [B,H,W,C] in [-1,1].
+      x0: clean images [B,H,W,C] in [-1,1] (with `residual`, what is diffused).
       cond: conditions [B,H,W,C] in [-1,1], or None.
       noise: standard-normal [B,H,W,C].
       level: [B] sqrt(gamma), or timesteps for the DDPM variant.
       key: of dropout; None evaluates without.
-      mask: [B,H,W,1] or like x0: factor of every pixel's error (1 counts, 0 does not).
+      label, cond_level: [B], for models that are told them.
+      mask: [B,H,W,1] or like x0, bool or float: 1 counts, 0 does not.
       norm: "l1" (published) or "l2".
-      reduction: "mean", the public code's sum over B*H*W*C, or "sum".
+      reduction: "mean", the public code's sum over B*H*W*C (over what counts, with a mask),
+        or "sum".
       weighting: "min_snr" weighs examples by min-SNR-`min_snr` (meant for "l2").
       dream: p of DREAM: the noise is moved towards the network's own error by
         sqrt(1 - gamma)^p, at the cost of a second evaluation; None is off.
@@ -82,38 +92,85 @@ def denoising_loss(
         raise ConfigError(f"dream = {dream} must be None or at least 0")
     config = params.config
     gamma = gamma_of(config, level)
+
+    def evaluate(x):
+        return network(params, x, level, cond, label=label, cond_level=cond_level, key=key)
+
     x = process.q_sample(x0, noise, jnp.sqrt(gamma))
     if dream is not None:
-        out = jax.lax.stop_gradient(network(params, x, level, cond, key=key))
+        out = jax.lax.stop_gradient(evaluate(x))
         own = process.predictions(config.prediction, out, x, gamma)[1]
         sigma = process.per_example(jnp.sqrt(1 - gamma), x)
         noise = noise + sigma**dream * (noise - own)
         x = process.q_sample(x0, noise, jnp.sqrt(gamma))
-    out = network(params, x, level, cond, key=key)
-    error = out - process.target(config.prediction, x0, noise, gamma)
-    mse = jnp.mean(jnp.square(jax.lax.stop_gradient(error)))
-    terms = jnp.abs(error) if norm == "l1" else jnp.square(error)
+    error = evaluate(x) - process.target(config.prediction, x0, noise, gamma)
+    total = error.size
     if mask is not None:
-        terms = terms * mask
+        counts = jnp.broadcast_to(mask, error.shape).astype(error.dtype)
+        error, total = counts * error, jnp.maximum(jnp.sum(counts), 1)
+    mse = jnp.sum(jnp.square(jax.lax.stop_gradient(error))) / total
+    terms = jnp.abs(error) if norm == "l1" else jnp.square(error)
     if weighting == "min_snr":
         weight = process.min_snr_weight(config.prediction, gamma, min_snr)
         terms = terms * process.per_example(weight, terms)
-    return (jnp.mean(terms) if reduction == "mean" else jnp.sum(terms)), {"mse": mse}
+    return jnp.sum(terms) / (total if reduction == "mean" else 1), {"mse": mse}
 
 
-def eps_loss(params, state, batch, key, *, levels: str = "paper", **options):
+def eps_loss(
+    params,
+    state,
+    batch,
+    key,
+    *,
+    levels: str = "paper",
+    drop_label: float = 0.0,
+    drop_condition: float = 0.0,
+    cond_noise: float = 0.5,
+    **options,
+):
     """Denoising regression on batch["hr"] given batch["lr"], both in [0,1].
 
     Options:
       levels: how noise levels are drawn; see `draw_levels`.
+      drop_label, drop_condition: probability of "no class" and of a condition of zeros, for
+        classifier-free guidance.
+      cond_noise: of `augmented` models: the condition gets noise of a level drawn from this
+        share of the schedule's steps (the clean end).
       norm, reduction, weighting, min_snr, dream: see `denoising_loss`.
     """
     config = params.config
-    x0 = 2 * batch["hr"] - 1
-    cond = condition(config, batch["lr"]) if config.unet.cond_channels else None
+    for name, value in (("drop_label", drop_label), ("drop_condition", drop_condition)):
+        if not 0 <= value < 1:
+            raise ConfigError(f"{name} = {value} must lie in [0, 1)")
+    if not 0 < cond_noise <= 1:
+        raise ConfigError(f"cond_noise = {cond_noise} must lie in (0, 1]")
+    x0, lr, count = 2 * batch["hr"] - 1, batch["lr"], len(batch["hr"])
     level_key, noise_key, dropout_key = jax.random.split(key, 3)
-    level = draw_levels(config, level_key, len(x0), levels)
+    given = {"key": dropout_key if config.unet.dropout else None}
+    extra = jax.random.split(jax.random.fold_in(key, 3), 4)
+    cond = None
+    if config.unet.cond_channels:
+        if config.augmented:
+            edges = level_edges(config.schedule)
+            last = max(1, round(cond_noise * config.schedule.steps))
+            step = jax.random.randint(extra[0], (count,), 0, last + 1)
+            given["cond_level"] = jnp.asarray(edges, jnp.float32)[step]
+        fill = None
+        if config.augmented or config.holes:
+            fill = jax.random.normal(extra[1], lr.shape)
+        cond = condition(config, lr, fill, given.get("cond_level"))
+        if config.residual:
+            x0 = config.residual * (x0 - cond)
+        if config.holes:
+            given["mask"] = to_draw(config, lr)
+        cond = drop(extra[2], cond, 0.0, drop_condition)
+    if config.classes:
+        if "label" not in batch:
+            raise ConfigError(
+                f"the model has classes = {config.classes}, but the data bring no labels"
+            )
+        given["label"] = drop(extra[3], batch["label"], config.classes, drop_label)
+    level = draw_levels(config, level_key, count, levels)
     noise = jax.random.normal(noise_key, x0.shape)
-    dropout_key = dropout_key if config.unet.dropout else None
-    loss, metrics = denoising_loss(params, x0, cond, noise, level, key=dropout_key, **options)
+    loss, metrics = denoising_loss(params, x0, cond, noise, level, **given, **options)
     return loss, (state, metrics)

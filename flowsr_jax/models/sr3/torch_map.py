@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError, nearest
-from flowsr_jax.diffusion.schedules import ScheduleConfig, betas, buffers
+from flowsr_jax.diffusion import schedules
+from flowsr_jax.diffusion.schedules import ScheduleConfig
 from flowsr_jax.models.sr3.model import SR3Config
 from flowsr_jax.models.torch_rules import (
     MisfitError,
@@ -29,6 +30,7 @@ from flowsr_jax.nets.unet import UNetConfig, plan
 ROOT = "denoise_fn"
 MLP = {"level": "noise_level_mlp", "time": "time_mlp"}
 BLOCK_LEVEL = {"level": "noise_func.noise_func.0", "time": "mlp.1"}
+OURS = ("classes", "augmented", "holes", "residual", "head_channels")  # 0 in public files
 # (multipliers, res_blocks) of the published files: what their weights do not tell.
 PUBLISHED = {
     ((1, 2, 4, 8, 8), 2): {"image_size": 128, "norm_groups": 32, "dropout": 0.2},
@@ -59,11 +61,14 @@ def sr3_rules(config: SR3Config) -> list[Rule]:
       ConfigError: a network without an official form.
     """
     unet = config.unet
-    if unet.block != "ddpm" or not unet.mid_attention:
-        raise ConfigError(
-            f"block = {unet.block!r}, mid_attention = {unet.mid_attention} has no official form; "
-            "it needs block = 'ddpm' and mid_attention = True"
-        )
+    ours = {
+        f"block = {unet.block!r}": unet.block != "ddpm",
+        "mid_attention = False": not unet.mid_attention,
+        **{name: getattr(config, name, 0) or getattr(unet, name, 0) for name in OURS},
+    }
+    if any(ours.values()):
+        names = ", ".join(name for name, used in ours.items() if used)
+        raise ConfigError(f"this SR3 has no official form, because of {names}")
     mlp = f"{ROOT}.{MLP[unet.conditioning]}"
     rules = [
         *_linear(f"{mlp}.1", ("unet", "level_mlp", "linear1")),
@@ -140,24 +145,39 @@ def _infer_unet(weights: Mapping[str, Any], overrides: Mapping[str, Any]) -> UNe
 
 
 def infer_schedule(weights: Mapping[str, Any]) -> ScheduleConfig:
-    """The schedule of a checkpoint's `betas`; the public default where there are none."""
+    """The schedule of a checkpoint's `betas`; the public default where there are none.
+
+    Raises:
+      MisfitError: no list of numbers, or other buffers of another length.
+      ConfigError: numbers that are no schedule.
+    """
     if "betas" not in weights:
         return ScheduleConfig()
-    stored = np.asarray(weights["betas"], np.float64)
-    ends = {"start": float(f"{stored[0]:.6g}"), "end": float(f"{stored[-1]:.6g}")}
+    shape = shape_of(weights, "betas", rank=1)
+    for name in schedules.BUFFERS:
+        if name in weights and np.shape(weights[name]) != shape:
+            raise MisfitError(f"{name} has the shape {np.shape(weights[name])}, betas {shape}")
+    stored = np.asarray(weights["betas"])
+    # The shortest decimals that round to float32 numbers are those that were written.
+    stored = [float(str(x)) if stored.dtype == np.float32 else float(x) for x in stored]
+    ends = {"start": stored[0], "end": stored[-1]}
     for name in ("linear", "quad", "cosine", "warmup10", "warmup50", "const", "jsd"):
         ignored = name in ("cosine", "jsd")
-        schedule = ScheduleConfig(name, len(stored), **({} if ignored else ends))
-        if np.allclose(betas(schedule), stored, rtol=1e-5, atol=1e-9):
+        try:
+            schedule = ScheduleConfig(name, len(stored), **({} if ignored else ends))
+        except ConfigError:
+            continue
+        if np.allclose(schedules.betas(schedule), stored, rtol=1e-6, atol=0):
             return schedule
-    return ScheduleConfig("given", len(stored), betas=tuple(stored.tolist()))
+    return ScheduleConfig("given", len(stored), betas=tuple(stored))
 
 
-def infer_sr3(weights: Mapping[str, Any], **overrides) -> SR3Config:
+def infer_sr3(weights: Mapping[str, Any], betas=None, **overrides) -> SR3Config:
     """Hyper-parameters from keys and shapes; `overrides` win.
 
     Args:
       weights: the network's tensors, with or without the schedule's buffers.
+      betas: noise variances of the steps, in place of the file's (or give schedule=).
       **overrides: fields of SR3Config or of its UNetConfig, e.g. scale=4, norm_groups=16.
 
     Raises:
@@ -168,20 +188,38 @@ def infer_sr3(weights: Mapping[str, Any], **overrides) -> SR3Config:
     inner = {f.name for f in dataclasses.fields(UNetConfig)}
     for name in overrides:
         if name not in outer | inner:
-            raise ConfigError(f"from_torch: unknown option {name!r}{nearest(name, outer | inner)}")
+            close = nearest(name, {*outer, *inner, "betas"})
+            raise ConfigError(f"from_torch: unknown option {name!r}{close}")
+    if isinstance(overrides.get("attn_res"), int):
+        overrides["attn_res"] = (overrides["attn_res"],)
     unet = _infer_unet(weights, {k: v for k, v in overrides.items() if k in inner})
-    values = {"unet": unet, "schedule": infer_schedule(weights)}
+    if betas is not None and "schedule" in overrides:
+        raise ConfigError("from_torch: give betas or schedule, not both")
+    given = weights if betas is None else {"betas": _numbers(betas)}
+    values = {"unet": unet}
+    if "schedule" not in overrides:
+        values["schedule"] = infer_schedule(given)
     return make_config(SR3Config, values, {k: v for k, v in overrides.items() if k in outer})
+
+
+def _numbers(betas) -> np.ndarray:
+    try:
+        values = np.asarray(betas, np.float64)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
+    if values.ndim != 1 or not values.size:
+        raise ConfigError(f"from_torch: betas must be a sequence of numbers, got {betas!r:.60}")
+    return values
 
 
 def _constants(config: SR3Config) -> dict[str, np.ndarray]:
     """The schedule's buffers, and the frequencies of the DDPM variant."""
-    found = buffers(config.schedule)
+    found = schedules.buffers(config.schedule)
     if config.timed:
         half = config.unet.channels // 2
         step = np.float32(-np.log(10000.0) / half)
-        frequencies = np.exp(np.arange(half, dtype=np.float32) * step)
-        found[f"{ROOT}.{MLP['time']}.0.inv_freq"] = frequencies
+        frequencies = np.exp(np.float64(np.arange(half, dtype=np.float32) * step))
+        found[f"{ROOT}.{MLP['time']}.0.inv_freq"] = frequencies.astype(np.float32)
     return found
 
 
@@ -194,4 +232,6 @@ from_torch = TorchMap(
         "Janspiry/Image-Super-Resolution-via-Iterative-Refinement: Apache-2.0 (recalled, not read)"
     ),
     constants=_constants,
+    ignore=(r"feature_extractor\..*",),  # of a fork; the network does not use it
+    forms={"ddpm": lambda weights: f"{ROOT}.{MLP['time']}.1.weight" in weights},
 )

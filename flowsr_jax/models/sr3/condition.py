@@ -1,0 +1,67 @@
+"""What the network is told beside the noisy image: condition, class, condition noise."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from flowsr_jax.math import holes
+from flowsr_jax.math.resize import imresize
+from flowsr_jax.models.sr3.config import SR3Config
+from flowsr_jax.nets.embedding import level_embedding
+
+
+def condition(config: SR3Config, lr, noise=None, level=None):
+    """The network's condition: the LR image [B,h,w,C] in [0,1], enlarged, in [-1,1].
+
+    MATLAB's bicubic (a = -0.5), clipped as an 8-bit image would be; [B,s*h,s*w,C].
+
+    Args:
+      noise: standard-normal [B,h,w,C], for models with `holes`, which it fills, and for
+      level: [B] sqrt(gamma) of the condition's own noise, of `augmented` models; the noise is
+        added at the LR image's size, and nothing is clipped then.
+    """
+    if config.holes:
+        return jnp.where(holes.find(lr), noise, 2 * jnp.clip(lr, 0, 1) - 1)
+    noisy = config.augmented and level is not None
+    if noisy:
+        level = level[:, None, None, None]
+        lr = (1 + level * (2 * lr - 1) + jnp.sqrt(1 - level * level) * noise) / 2
+    if config.scale > 1:
+        lr = imresize(lr, config.scale)
+    return 2 * (lr if noisy else jnp.clip(lr, 0, 1)) - 1
+
+
+def to_draw(config: SR3Config, lr):
+    """Where images of a model with `holes` are drawn, bool [B,h,w,1]; elsewhere lr stays."""
+    found = holes.find(lr)
+    if config.holes == "some":
+        found = found | ~jnp.any(found, axis=(1, 2, 3), keepdims=True)
+    return found
+
+
+def embedding(params, label=None, cond_level=None):
+    """What is added to the level embedding, [B,D]; None for models without.
+
+    Args:
+      params: SR3 parameters.
+      label: int32 [B]; `config.classes` is "no class", as is None.
+      cond_level: [B] of the condition's own noise; None is 1, no noise.
+    """
+    config, total = params.config, None
+    if config.classes:
+        label = jnp.full((1,), config.classes) if label is None else label
+        total = params["classes"]["table"][label]
+    if config.augmented:
+        cond_level = jnp.ones((1,)) if cond_level is None else cond_level
+        own = level_embedding(params["augmentation"], cond_level)
+        total = own if total is None else total + own
+    return total
+
+
+def drop(key, value, none, probability: float):
+    """Replace each example of `value` [B,...] by `none` with the given probability."""
+    if not probability:
+        return value
+    gone = jax.random.bernoulli(key, probability, value.shape[:1])
+    return jnp.where(gone.reshape(-1, *(1,) * (value.ndim - 1)), none, value)
