@@ -5,7 +5,8 @@
 For every sampler and number of steps: PSNR and SSIM to HR, LR-PSNR, and distances to the long
 ancestral chain from the same start: PSNR, a structural distance (1 - MS-SSIM), and where the
 LPIPS backbone is installed LPIPS.  The row "long, another seed" is the noise: what two long chains
-differ by.  Writes OUT/curve.csv as it goes and OUT/curve.md.
+differ by.  Seconds include compilation where a program is new.  Writes OUT/curve.csv as it goes
+and OUT/curve.md.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ DIGITS = {"source": "digits", "scale": 1, "patch_size": 8, "flips": False, "rota
 
 
 def run_values(model, groups, **train):
-    group = {"lr": 5e-3, "optimizer": "adamax_glow"}
-    phase = {"name": "flow", "loss": "nll", "steps": 6}
+    group = {"lr": 0.02}
+    phase = {"name": "flow", "loss": "nll", "steps": 12}
     phase["groups"] = [{"name": name, **group} for name in groups]
     return {
         "model": model,
@@ -33,7 +33,7 @@ def run_values(model, groups, **train):
             "batch_size": 16,
             "phases": [phase],
             "log_every": 1,
-            "checkpoint_every": 3,
+            "checkpoint_every": 6,
             "valid_images": 1,
             "valid_draws": 1,
             "sheet_images": 0,
@@ -59,7 +59,7 @@ def test_a_conditional_glow_trains_resumes_and_keeps_its_shuffle(tmp_path):
     config, workdir = resolve(values), tmp_path / "run"
     straight = train_and_evaluate(config, str(workdir))
     found = losses(workdir)
-    assert len(found) == 6 and found[-1] < found[0]
+    assert len(found) == 12 and np.mean(found[-3:]) < found[0] - 0.05, found
     order = straight["flow"]["multiscale"]["level1"]["flow"]["steps"]["permutation"]["indices"]
     assert order.dtype == jnp.int32 and sorted(order[0].tolist()) == [0, 1, 2, 3]
     table = json.loads((workdir / "result.json").read_text())
@@ -69,7 +69,7 @@ def test_a_conditional_glow_trains_resumes_and_keeps_its_shuffle(tmp_path):
     bits = flowsr_jax.bits_per_dim(params, hr, label=pair["label"], key=jax.random.key(0))
     np.testing.assert_allclose(table["bits_per_dim"], bits[0], atol=0.5)  # another noise
 
-    shutil.rmtree(workdir / "checkpoints" / "6")
+    shutil.rmtree(workdir / "checkpoints" / "12")
     resumed = train_and_evaluate(config, str(workdir))
     for a, b in zip(jax.tree.leaves(straight), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -87,13 +87,13 @@ def test_realnvp_exports_its_moving_statistics(tmp_path):
     assert np.isfinite(json.loads((tmp_path / "result.json").read_text())["bits_per_dim"])
 
 
-@pytest.mark.parametrize("name", ["nice_digits"])
-def test_smoke_variant_trains(name, tmp_path):
-    values = importlib.import_module(f"configs.{name}").get_config("smoke")
+def test_nice_trains_on_grey_digits(tmp_path):
+    values = importlib.import_module("configs.nice_digits").get_config("smoke")
     values.train.update({"compilation_cache": None, "mesh_data": 1, "tensorboard": False})
+    values.train.sheet_images = 0
     train_and_evaluate(resolve(values), str(tmp_path))
     assert np.isfinite(losses(tmp_path)).all()
-    assert len(list((tmp_path / "sheets").glob("*.png"))) == 1
+    assert np.isfinite(json.loads((tmp_path / "result.json").read_text())["bits_per_dim"])
 
 
 def test_digits():
