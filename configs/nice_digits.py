@@ -1,4 +1,4 @@
-"""A small NICE on the 1797 handwritten digits in scikit-learn: a minute on two cores.
+"""A small NICE on the 1797 handwritten digits in scikit-learn: half a minute on two cores.
 
 python launch/train.py --config=configs/nice_digits.py
 python launch/train.py --config=configs/nice_digits.py:smoke
@@ -13,7 +13,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name = "nice_digits_smoke" if arg else "nice_digits"
     config.seed = 0
-    config.model = {"family": "nice", "shape": (8, 8, 1), "layers": 3, "hidden": 200}
+    config.model = {"family": "nice", "shape": (8, 8, 1), "layers": 1, "hidden": 50}
     config.data = {
         "source": "digits",
         "channels": 1,
@@ -22,18 +22,18 @@ def get_config(arg: str = "") -> ConfigDict:
         "flips": False,
         "rotations": False,
     }
-    group = {"name": "flow", "lr": 1e-3, "schedule": "cosine", "warmup_steps": 50}
+    group = {"name": "flow", "lr": 2e-2, "schedule": "cosine", "warmup_steps": 50}
     config.train = {
         "batch_size": 200,
         "ema_decay": 0.99,
-        "phases": [{"name": "flow", "loss": "nll", "steps": 2000, "groups": [group]}],
+        "phases": [{"name": "flow", "loss": "nll", "steps": 1200, "groups": [group]}],
         "log_every": 100,
         "valid_images": 299,
         "valid_draws": 1,
         "sheet_images": 8,
     }
     if arg == "smoke":
-        config.model.update({"layers": 1, "hidden": 16})
+        config.model.hidden = 16
         config.train.update({"batch_size": 8, "log_every": 2, "valid_images": 2, "sheet_images": 2})
         config.train.phases[0]["steps"] = 6
     return config

@@ -250,8 +250,9 @@ def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit
     """Report of a flow's numerical invertibility, layer by layer.
 
     Draws latents at `temperature` (None: the model's default), runs the inverse one
-    layer at a time on lr [B,h,w,3], and measures each layer's scales, the condition
-    number of each 1x1 convolution and the round-trip error.
+    layer at a time on lr [B,h,w,3] (None for models that draw images from nothing), and
+    measures each layer's scales, the condition number of each 1x1 convolution and the
+    round-trip error.
 
     Returns:
       A report; `print(report)` is a table, `report.fault` names the layer at fault
@@ -260,7 +261,8 @@ def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit
     check = verb(params, "check_invertibility")
     family_of(params).check_lr(params.config, lr)
     check_temperature(temperature)
-    return check(params, jnp.asarray(lr, jnp.float32), key, temperature=temperature, limit=limit)
+    lr = None if lr is None else jnp.asarray(lr, jnp.float32)
+    return check(params, lr, key, temperature=temperature, limit=limit)
 
 
 def _check_noise(family, config, lr, num_samples, *, noise, **options):

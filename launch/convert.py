@@ -3,6 +3,7 @@
     python launch/convert.py SRFlow_DF2K_4X.pth models/df2k_4x
     python launch/convert.py mine.pth models/mine --model srflow --stacked_blocks=1,8,15,22
     python launch/convert.py IRN_x2_finetune.pth models/compression --with CRM_x2_q90.pth
+    python launch/convert.py glow.npz models/glow --n_bits=5 --size=256
     python launch/convert.py models/df2k_4x out.pth --to torch
 
 IN may be .pth (read without PyTorch), .npz or .safetensors; OUT too, on the way back.
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", metavar="IN", help="weight file, or model folder")
     parser.add_argument("target", metavar="OUT", help="model folder, or weight file")
     parser.add_argument("--to", choices=("jax", "torch"), default="jax", help="the direction")
-    parser.add_argument("--model", help="srflow, rrdb, sr3, ddpm or irn; default: inferred")
+    parser.add_argument("--model", help="srflow, rrdb, sr3, ddpm, irn or glow; default: inferred")
     parser.add_argument(
         "--with", action="append", default=[], dest="more", metavar="FILE",
         help="a further weight file of the same model",

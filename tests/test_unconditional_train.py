@@ -90,7 +90,6 @@ def test_realnvp_exports_its_moving_statistics(tmp_path):
 def test_nice_trains_on_grey_digits(tmp_path):
     values = importlib.import_module("configs.nice_digits").get_config("smoke")
     values.train.update({"compilation_cache": None, "mesh_data": 1, "tensorboard": False})
-    values.train.sheet_images = 0
     train_and_evaluate(resolve(values), str(tmp_path))
     assert np.isfinite(losses(tmp_path)).all()
     assert np.isfinite(json.loads((tmp_path / "result.json").read_text())["bits_per_dim"])

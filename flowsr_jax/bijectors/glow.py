@@ -10,6 +10,7 @@ from flowsr_jax.bijectors.base import Bijector, check_channels, require
 from flowsr_jax.bijectors.split import Split
 from flowsr_jax.math.gaussian import sum_event
 from flowsr_jax.nets.glow_net import (
+    LOGSCALE,
     border_map,
     bordered_conv_zeros,
     init_bordered_conv_zeros,
@@ -66,12 +67,12 @@ class TopPrior(Bijector):
             p = params["p"]
             check_channels("TopPrior", p["b"][None], 2 * c)
             field = border_map(p["w"][:, :, -1], h, w) if self.border else 0.0
-            out = out + (field + p["b"]) * jnp.exp(3.0 * p["logs"])
+            out = out + (field + p["b"]) * jnp.exp(LOGSCALE * p["logs"])
         if self.classes:
             label = None if cond is None else cond.get("label")
             require(label is not None, "TopPrior: cond needs the key 'label', int [B]")
             p = params["y_emb"]
-            rows = (p["w"][label] + p["b"]) * jnp.exp(3.0 * p["logs"])
+            rows = (p["w"][label] + p["b"]) * jnp.exp(LOGSCALE * p["logs"])
             out = out + rows[:, None, None, :]
         return out[..., :c], out[..., c:]
 

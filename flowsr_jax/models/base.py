@@ -114,7 +114,8 @@ class Family:
         (params, hr, *, quantize) -> lr, (params, lr, key, **options) -> hr.
       init_from_data: (params, batch, key, **loss_options) -> Params; the
         data-dependent initialisation (ActNorm), run once before a phase.
-      init_state: (config) -> dict of arrays carried beside the weights.
+      init_state: (config) -> dict of arrays carried beside the weights; its entry
+        "statistics", if the parameters have that group, is the group's current value.
       views: (config, loss_name) -> tuple[View, ...] for validation.
       check_invertibility: (params, lr, key) -> report.
       latent_shapes: (config, lr_shape) -> shapes of encode's latents.

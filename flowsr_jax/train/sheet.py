@@ -44,7 +44,8 @@ def cut(pair: Mapping[str, Any], images: Mapping[str, Sequence[np.ndarray]], siz
     for name, draws in images.items():
         for i, image in enumerate(draws):
             columns.append((f"{name} #{i + 1}" if len(draws) > 1 else name, image[window]))
-    return [*columns, ("HR", hr[window])]
+    columns.append(("HR", hr[window]))
+    return [(name, np.broadcast_to(p, (*p.shape[:2], 3))) for name, p in columns]  # grey too
 
 
 def write_sheet(path: str, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]) -> None:

@@ -104,13 +104,13 @@ def infer_glow(weights: Mapping[str, Any], **overrides) -> GlowConfig:
     Not determined: n_bits (taken for 8), class_weight (0.01 with a classifier), and the
     size of drawn images (the one whose coarsest latent has a side of 4).
     """
-    places = [re.match(r"model/(\d+)/(\d+)/", key) for key in weights]
-    levels, steps = (1 + max(int(m[i]) for m in places if m) for i in (1, 2))
     channels = shape_of(weights, "model/0/0/actnorm_center/b")[-1]
+    places = [re.match(r"model/(\d{1,4})/(\d{1,4})/", key) for key in weights]
+    levels, steps = (1 + max(int(m[i]) for m in places if m) for i in (1, 2))
     width = shape_of(weights, "model/0/0/f1/l_1/W")[-1]
     outputs = shape_of(weights, "model/0/0/f1/l_last/W")[-1]
     kinds = [k for k, name in _KINDS.items() if f"model/0/0/{name}" in weights]
-    embedding = "model/prior/y_emb/W"
+    embedding, classifier = "model/prior/y_emb/W", "model/classifier/W" in weights
     for key, value in weights.items():
         if key.endswith("/shuffle/indices"):
             _check_permutation(key, np.asarray(value))
@@ -122,7 +122,7 @@ def infer_glow(weights: Mapping[str, Any], **overrides) -> GlowConfig:
         "permutation": kinds[0] if kinds else "reverse",
         "learn_top": "model/prior/p/W" in weights,
         "classes": shape_of(weights, embedding, 2)[0] if embedding in weights else 0,
-        "class_weight": 0.01 if "model/classifier/W" in weights else 0.0,
+        "class_weight": 0.0 if embedding in weights and not classifier else 0.01,
         "channels": channels // 4,
         "size": 4 * 2**levels,
     }
