@@ -110,7 +110,11 @@ def train(workdir, *flags, **kwargs):
 
 
 def test_smoke_trains_validates_and_loads(tmp_path):
-    process = train(tmp_path / "run")
+    # The encoder begins as an official file; a few small steps do not move it far.
+    config = resolve(importlib.import_module("configs.rrdb_div2k").get_config("smoke")).model
+    encoder = get_family("rrdb").init(config, jax.random.key(5))
+    flowsr_jax.to_torch(encoder, tmp_path / "RRDB.pth")
+    process = train(tmp_path / "run", f"--init_encoder={tmp_path / 'RRDB.pth'}")
     output, _ = process.communicate()
     assert process.returncode == 0, output
     table = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -119,6 +123,10 @@ def test_smoke_trains_validates_and_loads(tmp_path):
     assert np.isfinite(table["bits_per_dim"]) and np.isfinite(table["gaussian_bits_per_dim"])
     assert len(list((tmp_path / "run" / "sheets").glob("*.png"))) == 2
     params = flowsr_jax.load(tmp_path / "run")
+    moved = jax.tree.map(
+        lambda a, b: jnp.max(jnp.abs(a - b)), params["encoder"], encoder["encoder"]
+    )
+    assert 0 < max(jax.tree.leaves(moved)) < 0.01
     lr = jnp.full((1, 6, 4, 3), 0.5)
     assert flowsr_jax.sample(params, lr, jax.random.key(0)).shape == (1, 24, 16, 3)
 
