@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("no reference data: set FLOWSR_SHARED, or put `shared` beside the repository")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Let go of a module's compiled programs: thousands of them exhaust a process's mappings."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_addoption(parser):

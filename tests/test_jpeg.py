@@ -14,7 +14,7 @@ from PIL import Image
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data.degradations import diff_jpeg, jpeg_codec, jpeg_like, jpeg_tables
-from flowsr_jax.data.degradations import jpeg as jpeg_module
+from flowsr_jax.math import jpeg as jpeg_module
 
 QUALITIES = (90, 75, 50, 30, 10)
 # One program per shape and rounding: the quality is traced.
