@@ -133,9 +133,10 @@ def test_smoke_trains_validates_and_loads(tmp_path):
 
 @pytest.mark.slow
 def test_kill_and_resume_gives_the_same_parameters(tmp_path):
-    straight = train(tmp_path / "straight")
+    longer = "--config.train.phases.flow.steps=40"  # there is something left to kill
+    straight = train(tmp_path / "straight", longer)
     assert straight.wait() == 0
-    killed = train(tmp_path / "killed", start_new_session=True)
+    killed = train(tmp_path / "killed", longer, start_new_session=True)
     deadline = time.monotonic() + 600
     while not (tmp_path / "killed" / "checkpoints" / "10").is_dir():
         assert killed.poll() is None and time.monotonic() < deadline
@@ -143,7 +144,7 @@ def test_kill_and_resume_gives_the_same_parameters(tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "result.json").read_text().count('"phase": "flow"')
-    resumed = train(tmp_path / "killed")
+    resumed = train(tmp_path / "killed", longer)
     output, _ = resumed.communicate()
     assert resumed.returncode == 0, output
     a, b = (flowsr_jax.load(tmp_path / name) for name in ("straight", "killed"))
