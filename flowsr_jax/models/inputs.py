@@ -93,3 +93,34 @@ def check_key(key) -> None:
     raw = dtype is not None and dtype == np.uint32 and tuple(key.shape) == (2,)
     if not (raw or (typed and key.shape == ())):
         raise TypeError(f"key must be one PRNG key, as jax.random.key(0) gives, got {key!r}")
+
+
+def check_label(config, label, batch: int):
+    """int32 labels [batch], or None for a model without classes.
+
+    Args:
+      config: with `classes`, 0 for a model without.
+      label: an integer, or integers [batch].
+
+    Raises:
+      TypeError, ValueError: a label that is missing, out of range, or of another shape.
+    """
+    if not config.classes:
+        if label is not None:
+            raise ValueError(f"this {config.family} has no classes; leave label out")
+        return None
+    allowed = f"0 to {config.classes - 1}"
+    if label is None:
+        raise ValueError(f"this {config.family} is class-conditional: give label, {allowed}")
+    label = label if hasattr(label, "dtype") else np.asarray(label)
+    if not jax.numpy.issubdtype(label.dtype, jax.numpy.integer):
+        raise TypeError(f"label must be an integer or integers, {allowed}, got {label!r}")
+    if np.shape(label) not in ((), (batch,)):
+        raise ValueError(
+            f"label must be one integer or one per image, [{batch}], got shape {np.shape(label)}"
+        )
+    if not isinstance(label, jax.core.Tracer):
+        bad = np.extract((np.asarray(label) < 0) | (np.asarray(label) >= config.classes), label)
+        if bad.size:
+            raise ValueError(f"label = {bad[0]} is out of range: {allowed}")
+    return jax.numpy.broadcast_to(jax.numpy.asarray(label, jax.numpy.int32), (batch,))

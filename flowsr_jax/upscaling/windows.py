@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 
 import jax
@@ -20,7 +21,7 @@ SHARE = 0.5  # of the free memory
 GUESS = 200  # times the output, where a backend does not tell its use
 
 
-class Windows:
+class Windows(abc.ABC):
     """What `image_strips` draws with; subclasses say what is drawn.
 
     Subclasses have `draw` and `compiled`.  All sizes are counted in LR pixels.
@@ -113,9 +114,13 @@ class Windows:
         self.budget //= 2
         return True
 
+    @abc.abstractmethod
+    def draw(self, image, key, top: int, left: int, group: int):
+        """Draw all samples of a window; see `Sampler.draw`."""
+
+    @abc.abstractmethod
     def compiled(self, shape: tuple[int, int], group: int):
         """Return the compiled program that draws `group` samples of a window."""
-        raise NotImplementedError
 
     def avals(self):
         """Return (tree, ((shape, dtype), ...)) of the parameters, hashable."""

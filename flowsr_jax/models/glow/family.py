@@ -21,12 +21,12 @@ from flowsr_jax.models.glow.model import (
 from flowsr_jax.models.glow.tf_map import TF_MAP
 from flowsr_jax.models.glow.unconditional import (
     Unconditional,
-    check_label,
     check_no_lr,
     noisy,
     to_bits,
 )
 from flowsr_jax.models.inputs import check_image as check_image_array
+from flowsr_jax.models.inputs import check_label
 
 LOG_2 = math.log(2.0)
 

@@ -20,7 +20,7 @@ from flowsr_jax.bijectors import Rescale
 from flowsr_jax.bijectors.inspect import inspect_inverse
 from flowsr_jax.math import gaussian
 from flowsr_jax.models.base import View
-from flowsr_jax.models.inputs import check_key
+from flowsr_jax.models.inputs import check_key, check_label
 
 
 def pixels(scale: float = 1.0, shift: float = 0.0) -> Rescale:
@@ -70,37 +70,6 @@ def check_no_lr(config, lr) -> None:
             f"{config.family} draws images from nothing: pass None for lr, and shape= or "
             "num_samples="
         )
-
-
-def check_label(config, label, batch: int):
-    """int32 labels [batch], or None for a model without classes.
-
-    Args:
-      config: with `classes`, 0 for a model without.
-      label: an integer, or integers [batch].
-
-    Raises:
-      TypeError, ValueError: a label that is missing, out of range, or of another shape.
-    """
-    if not config.classes:
-        if label is not None:
-            raise ValueError(f"this {config.family} has no classes; leave label out")
-        return None
-    allowed = f"0 to {config.classes - 1}"
-    if label is None:
-        raise ValueError(f"this {config.family} is class-conditional: give label, {allowed}")
-    label = label if hasattr(label, "dtype") else np.asarray(label)
-    if not jnp.issubdtype(label.dtype, jnp.integer):
-        raise TypeError(f"label must be an integer or integers, {allowed}, got {label!r}")
-    if np.shape(label) not in ((), (batch,)):
-        raise ValueError(
-            f"label must be one integer or one per image, [{batch}], got shape {np.shape(label)}"
-        )
-    if not isinstance(label, jax.core.Tracer):
-        bad = np.extract((np.asarray(label) < 0) | (np.asarray(label) >= config.classes), label)
-        if bad.size:
-            raise ValueError(f"label = {bad[0]} is out of range: {allowed}")
-    return jnp.broadcast_to(jnp.asarray(label, jnp.int32), (batch,))
 
 
 def _check_temperature(temperature, batch: int):

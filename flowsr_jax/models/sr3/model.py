@@ -12,7 +12,7 @@ import numpy as np
 from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.schedules import gammas, timestep_of, warn_if_signal_remains
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.glow.unconditional import check_label
+from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.condition import condition, embedding
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.nets.random import normal

@@ -12,7 +12,7 @@ import numpy as np
 from flowsr_jax.diffusion import chain, process
 from flowsr_jax.diffusion.samplers import SamplerConfig, coefficients, grid
 from flowsr_jax.diffusion.schedules import warn_if_signal_remains
-from flowsr_jax.models.glow.unconditional import check_label
+from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.arguments import (
     batch_shape,
     check_cond_level,
