@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     heat.add_argument("--temperatures", type=_numbers, default=(), help="such as 0,0.5,0.8")
     heat.add_argument("--curve", action="store_true", help="temperatures 0,0.1,...,1")
     parser.add_argument("--num-samples", type=int, help="samples per image; default: protocol's")
+    parser.add_argument("--sampler", help="of diffusion models: ddim, dpmpp2m, ...")
+    parser.add_argument("--steps", type=int, help="of diffusion models: length of the chain")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
     parser.add_argument("--lpips", nargs="*", metavar="FILE", help="weights; default: installed")
     parser.add_argument("--dists", nargs="+", metavar="FILE", help="alpha and beta; backbone")
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax.evaluation import evaluate_folder
     from flowsr_jax.evaluation.curve import TEMPERATURES
 
+    chosen = {"sampler": args.sampler, "steps": args.steps}
     try:
         params = None
         if args.model not in (None, "bicubic"):
@@ -66,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
             bits=args.bits,
             features=args.features,
             limit=args.limit,
+            options={k: v for k, v in chosen.items() if v is not None},
         )
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

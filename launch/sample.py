@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-n", "--model", required=True, help="model folder or weight file")
     parser.add_argument("--num-samples", type=int, default=1, help="samples per image")
     parser.add_argument("--temperature", type=float, help="default: the model's own")
+    parser.add_argument("--sampler", help="of diffusion models: ddim, dpmpp2m, ...")
+    parser.add_argument("--steps", type=int, help="of diffusion models: length of the chain")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
     parser.add_argument("--scale", type=int, help="the model's, as a check")
     parser.add_argument(
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     import flowsr_jax  # after the flags: --help and mistakes in them answer at once
     from flowsr_jax.upscaling import upscale_files
 
+    chosen = {"sampler": args.sampler, "steps": args.steps}
     try:
         read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
         summary = upscale_files(
@@ -68,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             back_project=args.back_project,
             uncertainty=args.uncertainty,
             overwrite=args.overwrite,
+            options={k: v for k, v in chosen.items() if v is not None},
         )
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -51,6 +51,7 @@ def draw_tight(
     *,
     num_samples: int = 1,
     temperature: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Draw as scripts do: in one piece, padded only to what the model needs.
 
@@ -64,7 +65,8 @@ def draw_tight(
     for i in range(num_samples):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", api.NonFiniteWarning)  # an error below
-            image = api.sample(params, padded, jax.random.fold_in(key, i), temperature=temperature)
+            each = jax.random.fold_in(key, i)
+            image = api.sample(params, padded, each, temperature=temperature, **(options or {}))
         scale = params.config.scale
         found.append(np.asarray(image)[0, : scale * height, : scale * width])
     bad = np.count_nonzero(~np.isfinite(found))

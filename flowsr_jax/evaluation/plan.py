@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flowsr_jax.evaluation.protocols import Protocol
 from flowsr_jax.io.images import read_rgb
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.inputs import check_temperature
+from flowsr_jax.upscaling import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Job:
     methods: tuple[Method, ...]
     seed: int
     bits: bool
+    options: Mapping[str, Any] | None = None
 
     @property
     def rescales(self) -> bool:
@@ -45,6 +47,8 @@ class Job:
     def describe(self) -> list[str]:
         """Return the lines that are printed above the numbers."""
         lines = self.protocol.describe(self.scale)
+        if self.options:
+            lines.append("  " + ", ".join(f"{k} = {v}" for k, v in self.options.items()))
         if self.rescales:
             lines += [
                 "  the model is given the 8-bit LR image that it makes of HR; bicubic LR is a "
@@ -94,13 +98,20 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
     return (Method("bicubic"), *methods)
 
 
-def check_request(source, out: Path, params, seed, bits, limit, lr) -> None:
+def check_request(source, out: Path, params, seed, bits, limit, lr, options) -> None:
     if isinstance(source, (str, Path)) and out.resolve() == Path(source).resolve():
         raise EvaluationError(f"{out}: the output folder must not be the input")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise EvaluationError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise EvaluationError(f"limit = {limit!r} must be a whole number, at least 0")
+    if options and params is None:
+        raise EvaluationError(f"{', '.join(options)}: options of a model, and there is none")
+    if options:
+        try:
+            Sampler(params, options=options)
+        except ValueError as error:
+            raise EvaluationError(str(error)) from None
     family = None if params is None else family_of(params)
     if bits and (family is None or family.encode is None or not family.likelihood):
         has_not = f"; family {family.name!r} has none" if family else ""

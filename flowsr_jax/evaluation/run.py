@@ -63,6 +63,7 @@ def evaluate_folder(
     bits: bool = False,
     features: Sequence[str] | None = None,
     limit: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Result:
     """Measure every image of a set; print, and write tables, a sheet and a curve.
 
@@ -91,6 +92,7 @@ def evaluate_folder(
       bits: also the likelihood of the HR images, for flows.
       features: two files of features or their statistics, compared by FID and KID.
       limit: the first so many images only; 0 takes all.
+      options: further options of the family's `sample`, hashable.
 
     Returns:
       the rows and the counts of measured and failed images.
@@ -103,7 +105,7 @@ def evaluate_folder(
     try:
         rules = get_protocol(protocol)
         methods = make_methods(params, results, rules, temperatures, num_samples)
-        check_request(source, out, params, seed, bits, limit, lr)
+        check_request(source, out, params, seed, bits, limit, lr, options)
         cases, notes = pairs.find_cases(source, lr, results, limit, out=out)
         scale = find_scale(params, scale, cases)
         compared = compare_features(features)
@@ -111,7 +113,7 @@ def evaluate_folder(
     except (ConfigError, OSError) as error:
         raise EvaluationError(str(error)) from None
     perceptual = load_perceptual(lpips, dists, rules)
-    job = Job(params, scale, rules, perceptual, methods, seed, bits)
+    job = Job(params, scale, rules, perceptual, methods, seed, bits, options)
     lines = [*job.describe(), *(f"  {note}" for note in (*perceptual.notes, *notes))]
     print(*lines, sep="\n", flush=True)
     rows, extras, failed, sheet = _run(job, cases, out)
@@ -213,9 +215,9 @@ def _sample(job: Job, method: Method, lr: np.ndarray, key, say) -> list[np.ndarr
     """Draw the 8-bit samples of a row."""
     how = {"num_samples": method.draws, "temperature": method.temperature}
     if job.protocol.tight:
-        found = draw_tight(job.params, lr, key, **how)
+        found = draw_tight(job.params, lr, key, options=job.options, **how)
     else:
-        found = draw(Sampler(job.params, **how), lr, key, say)
+        found = draw(Sampler(job.params, options=job.options, **how), lr, key, say)
     return list(to_uint8(found, job.protocol.quantise))
 
 

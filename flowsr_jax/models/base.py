@@ -206,6 +206,15 @@ def family_of(params: Params) -> Family:
     return get_family(params.config.family)
 
 
+def draws_alone(params: Params) -> bool:
+    """Whether the model draws images from nothing: `check_lr` lets None pass."""
+    try:
+        family_of(params).check_lr(params.config, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def verb(params: Params, name: str) -> Callable:
     """Return a family's function for a verb, or raise one error listing its verbs."""
     family = family_of(params)

@@ -13,7 +13,7 @@ import numpy as np
 from flowsr_jax.math.gaussian import bits_per_dim, fitted_bits_per_dim
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import diversity_std, lr_psnr, psnr, ssim, to_uint8
-from flowsr_jax.models.base import Family, Params, View
+from flowsr_jax.models.base import Family, Params, View, draws_alone
 from flowsr_jax.train.report import COLUMNS, Report
 
 Pair = Mapping[str, Any]
@@ -131,7 +131,7 @@ class _Task:
 
 def _task(params: Params, family: Family, pair: Pair) -> _Task:
     hr = pair["hr"]
-    if family.downscale is None and family.check_hr is not None:
+    if draws_alone(params):
         return _Task({k: v for k, v in pair.items() if k != "lr"}, _float(hr), {})
     lr, scale = pair["lr"], hr.shape[0] // pair["lr"].shape[0]
     baseline = {"bicubic": [imresize(lr, scale)]} if scale > 1 else {"input": [lr]}

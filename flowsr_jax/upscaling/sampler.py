@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ class Sampler(Windows):
     ):
         super().__init__(params, num_samples, tile)
         check_temperature(temperature)
+        if options:
+            _check_options(params, options, self.channels)
         self.reads, self.gives, self.channels_in = 1, self.scale, self.channels
         self._temperature = None if temperature is None else np.float32(temperature)
         self._options = tuple(sorted((options or {}).items()))
@@ -85,6 +88,21 @@ class Sampler(Windows):
         cold = self.rescales and self._temperature == 0
         how = "cold" if cold else "default" if self._temperature is None else "given"
         return _compile(*self.avals(), shape, group, how, self._options, self.channels)
+
+
+def _check_options(params: Params, options: Mapping[str, Any], channels: int) -> None:
+    """Raise ValueError unless the family's `sample` takes the options with these values."""
+    family = family_of(params)
+    taken = inspect.signature(family.sample).parameters
+    others = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    unknown = [] if others else [name for name in options if name not in taken]
+    if unknown:
+        raise ValueError(f"family {family.name!r} has no {' and no '.join(unknown)} to choose")
+    side = square_side(family.multiple(params.config))
+    lr = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    # All that is wrong with them comes up while tracing.
+    draw = functools.partial(family.sample, num_samples=1, temperature=None, **options)
+    jax.eval_shape(draw, params, lr, jax.eval_shape(threefry))
 
 
 @functools.lru_cache(maxsize=64)
