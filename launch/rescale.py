@@ -16,12 +16,6 @@ import os
 import sys
 
 
-def _tile(text: str) -> int | str:
-    if text != "auto" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
-    return text if text == "auto" else int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -35,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("-n", "--model", required=True, help="model folder or weight file")
         verb.add_argument(
             "--tile",
-            type=_tile,
+            type=lambda text: int(text) if text.isdecimal() else text,
             default="auto",
             metavar="T",
             help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",

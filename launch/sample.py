@@ -16,12 +16,6 @@ import os
 import sys
 
 
-def _tile(text: str) -> int | str:
-    if text != "auto" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
-    return text if text == "auto" else int(text)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-i", "--input", required=True, help="image file or folder")
@@ -35,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=int, help="the model's, as a check")
     parser.add_argument(
         "--tile",
-        type=_tile,
+        type=lambda text: int(text) if text.isdecimal() else text,
         default="auto",
         metavar="T",
         help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",

@@ -17,7 +17,7 @@ from flowsr_jax.models.irn.crm import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
 from flowsr_jax.models.irn.losses import draw_z, rescale_loss, rescale_terms
 from flowsr_jax.models.irn.model import init
-from flowsr_jax.models.irn.plus import begin_plus, init_state, without_plus
+from flowsr_jax.models.irn.plus import init_state, without_plus
 from flowsr_jax.models.irn.torch_map import constants, discriminator_rules, irn_rules
 from flowsr_jax.models.torch_rules import state_dict
 
@@ -292,8 +292,8 @@ def test_rescale_loss():
 
 def test_plus_losses_of_one_step():
     judge = DiscriminatorConfig(nf=2, size=32)
-    params = begin_plus(tiny(), jax.random.key(0), judge)
-    config, key = params.config, jax.random.key(1)
+    config = dataclasses.replace(tiny().config, discriminator=judge)
+    params, key = FAMILY.init(config, jax.random.key(0)), jax.random.key(1)
     batch = {"hr": picture(32, 32, batch=2), "lr": picture(16, 16, batch=2, seed=2)}
     state = init_state(config)
 

@@ -5,6 +5,7 @@ Run with -s to see the largest error of every array.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 
@@ -17,6 +18,7 @@ from golden_tools import Table
 
 import flowsr_jax
 from flowsr_jax.bijectors.inspect import atoms
+from flowsr_jax.models import Params
 from flowsr_jax.models.irn import crm, decode, downscale, encode, plus, upscale
 from flowsr_jax.models.irn.discriminator import (
     DiscriminatorConfig,
@@ -389,8 +391,9 @@ def test_plus_step_agrees(judge, shared):
     with np.load(shared / "golden/irn_plus_step.npz") as data:
         golden = dict(data)
     params = flowsr_jax.from_torch(groups(golden, "weights_G/"))
-    params = plus.begin_plus(params, jax.random.key(0), judge_config, vgg_weights(shared))
-    params = params.replace(discriminator=judge_params)
+    groups_of = {"discriminator": judge_params, "features": vgg_from_torch(vgg_weights(shared))}
+    config = dataclasses.replace(params.config, discriminator=judge_config, features=True)
+    params = Params({**params.tree, **groups_of}, config)
     hr = image(source["real_u8"])
     guide = flowsr_jax.imresize(hr, 0.25)
     z = np.random.RandomState(313).standard_normal((2, 64, 64, 45)).astype(np.float32)

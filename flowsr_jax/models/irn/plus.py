@@ -8,23 +8,18 @@ both draw the same z from the step's key and see the same weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
-import numpy as np
 
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.irn.discriminator import (
-    DiscriminatorConfig,
     discriminate,
     discriminator_loss,
     generator_loss,
-    init_discriminator,
     init_statistics,
 )
 from flowsr_jax.models.irn.losses import charbonnier, draw_z, fit_weight, psnr, squared
 from flowsr_jax.models.irn.model import IRNConfig, forward, inverse, quantize
-from flowsr_jax.models.irn.torch_map import vgg_from_torch
 from flowsr_jax.models.irn.vgg import features
 
 
@@ -33,30 +28,6 @@ def init_state(config: IRNConfig):
     if config.discriminator is None:
         return {}
     return {"discriminator": init_statistics(config.discriminator)}
-
-
-def begin_plus(
-    params: Params,
-    key,
-    discriminator: DiscriminatorConfig | None = None,
-    vgg: Mapping[str, np.ndarray] | None = None,
-) -> Params:
-    """Trained IRN parameters with a fresh discriminator and the VGG19 to compare by.
-
-    Args:
-      params: IRN parameters.
-      key: of the discriminator's initial values.
-      discriminator: its hyper-parameters; None for the released ones.
-      vgg: {torchvision key: array} of VGG19; None leaves the feature loss out.
-    """
-    discriminator = discriminator or DiscriminatorConfig()
-    config = dataclasses.replace(
-        params.config, discriminator=discriminator, features=vgg is not None
-    )
-    tree = {**params.tree, "discriminator": init_discriminator(key, discriminator)}
-    if vgg is not None:
-        tree["features"] = vgg_from_torch(vgg)
-    return Params(tree, config)
 
 
 def without_plus(params: Params) -> Params:
