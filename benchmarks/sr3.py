@@ -5,7 +5,9 @@
     python benchmarks/sr3.py --full --dtype bfloat16 --batch 32 --steps 2000
 
 Aims for --full on two cores, in u (float32, batch 1): one call 55, a training step 170; the
-public PyTorch code needs 63.5 and 184.  Both forms of the convolutions are timed where
+public PyTorch code needs 63.5 and 184.  A training step here is the loss, its gradient and Adam.
+temp_MB is what a program needs beside its arguments and results: that of a chain, of any length,
+is that of one call and a few images.  Both forms of the convolutions are timed where
 --conv is not given.
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 from common import measure, report
 
 import flowsr_jax
@@ -26,6 +29,22 @@ from flowsr_jax.models import get_family
 from flowsr_jax.models.sr3.losses import eps_loss
 from flowsr_jax.models.sr3.model import SR3Config, condition, predict_noise
 from flowsr_jax.nets.conv import Compute
+
+ADAM = optax.adam(1e-4)
+
+
+@jax.jit
+def train_step(params, state, batch, key):
+    """Loss, gradient and Adam: (loss, new parameters, new state)."""
+    loss, grads = jax.value_and_grad(lambda p: eps_loss(p, {}, batch, key)[0])(params)
+    updates, state = ADAM.update(grads, state)
+    return loss, optax.apply_updates(params, updates), state
+
+
+def temporary(function, *args) -> float:
+    """Megabytes of the function's program beside its arguments and results."""
+    memory = jax.jit(function).lower(*args).compile().memory_analysis()
+    return memory.temp_size_in_bytes / 1e6
 
 
 def main() -> None:
@@ -62,12 +81,15 @@ def main() -> None:
         unet = dataclasses.replace(base.config.unet, compute=compute)
         params = type(base)(base.tree, dataclasses.replace(base.config, unet=unet))
         cond = condition(params.config, lr)
-        step = jax.jit(jax.value_and_grad(lambda p, k: eps_loss(p, {}, batch, k)[0]))
         rows[f"{conv}: one call"] = timed(predict_noise, params, hr, level, cond)
-        rows[f"{conv}: loss and gradient"] = timed(step, params, key)
+        state = ADAM.init(params)
+        rows[f"{conv}: training step"] = timed(train_step, params, state, batch, key)
+        del state
         for steps in args.steps:
-            draw = functools.partial(flowsr_jax.sample, params, lr, key, steps=steps)
-            rows[f"{conv}: {steps} steps of 2M"] = timed(functools.partial(draw, sampler="dpmpp2m"))
+            draw = functools.partial(flowsr_jax.sample, sampler="dpmpp2m", steps=steps)
+            rows[f"{conv}: {steps} steps of 2M"] = timed(draw, params, lr, key)
+            rows[f"{conv}: {steps} steps of 2M"]["temp_MB"] = temporary(draw, params, lr, key)
+        rows[f"{conv}: one call"]["temp_MB"] = temporary(predict_noise, params, hr, level, cond)
     report(f"{name}, {args.batch} x {size}x{size}, {args.dtype}", rows)
     print(
         f"per image: divide by {args.batch}.  A longer chain costs its number of calls; it is the "

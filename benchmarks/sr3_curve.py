@@ -24,10 +24,11 @@ from flowsr_jax.data import DataConfig, make_source, valid_pairs
 from flowsr_jax.metrics import load_lpips_weights, lpips, lr_psnr, ms_ssim, psnr, ssim, to_uint8
 
 CHAINS = (
-    ("ancestral", (20, 50, 100, 250)),
-    ("ddim", (5, 10, 20, 50, 100)),
-    ("dpmpp2m", (5, 10, 15, 20, 50, 100)),
-    ("pc", (50,)),
+    ("ancestral", "trailing", (20, 50, 100, 250)),
+    ("ddim", "trailing", (5, 10, 20, 50, 100)),
+    ("dpmpp2m", "trailing", (10, 20, 50)),
+    ("dpmpp2m", "log_snr", (5, 10, 15, 20, 50, 100)),
+    ("pc", "trailing", (50,)),
 )
 COLUMNS = ("psnr", "ssim", "lr_psnr", "to_long_psnr", "to_long_1-ms_ssim", "to_long_lpips", "s")
 
@@ -96,10 +97,11 @@ def main() -> None:
         record("long", long, measure(reference, None, seconds))
         other, seconds = draw(args.seed + 1, steps=long, **ancestral)
         record("long, another seed", long, measure(other, reference, seconds))
-        for name, lengths in CHAINS:
+        for name, spacing, lengths in CHAINS:
             for steps in (n for n in lengths if n <= total):
-                images, seconds = draw(args.seed, sampler=name, steps=steps, spacing="trailing")
-                record(name, steps, measure(images, reference, seconds))
+                images, seconds = draw(args.seed, sampler=name, steps=steps, spacing=spacing)
+                title = name if spacing == "trailing" else f"{name}, {spacing}"
+                record(title, steps, measure(images, reference, seconds))
     head = ["sampler", "steps", *COLUMNS]
     lines = ["| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), *rows)]
     (out / "curve.md").write_text("\n".join(lines) + "\n")

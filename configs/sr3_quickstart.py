@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "color_permutations": True,
     }
     config.train = {
-        "batch_size": 16,
+        "batch_size": 12,
         "ema_decay": 0.998,
         "clip_norm": 1.0,
         "log_every": 100,
