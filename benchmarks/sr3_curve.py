@@ -6,12 +6,14 @@ For every sampler and number of steps: PSNR and SSIM to HR, LR-PSNR, and distanc
 ancestral chain from the same start: PSNR, a structural distance (1 - MS-SSIM), and where the
 LPIPS backbone is installed LPIPS.  The row "long, another seed" is the noise: what two long chains
 differ by.  Seconds include compilation where a program is new.  Writes OUT/curve.csv as it goes
-and OUT/curve.md.
+(a stopped run goes on from there) and OUT/curve.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import functools
 import time
 from pathlib import Path
 
@@ -23,12 +25,14 @@ import flowsr_jax
 from flowsr_jax.data import DataConfig, make_source, valid_pairs
 from flowsr_jax.metrics import load_lpips_weights, lpips, lr_psnr, ms_ssim, psnr, ssim, to_uint8
 
+SNR = {"spacing": "log_snr"}
 CHAINS = (
-    ("ancestral", "trailing", (20, 50, 100, 250)),
-    ("ddim", "trailing", (5, 10, 20, 50, 100)),
-    ("dpmpp2m", "trailing", (10, 20, 50)),
-    ("dpmpp2m", "log_snr", (5, 10, 15, 20, 50, 100)),
-    ("pc", "trailing", (50,)),
+    ("ancestral", {}, (20, 50, 100, 250)),
+    ("ddim", {}, (5, 10, 20, 50, 100)),
+    ("dpmpp2m", {}, (10, 20, 50)),
+    ("dpmpp2m", SNR, (5, 10, 15, 20, 50, 100)),
+    ("dpmpp2m", {"eta": 1.0, **SNR}, (5, 10, 15, 20, 50)),
+    ("pc", {}, (50,)),
 )
 COLUMNS = ("psnr", "ssim", "lr_psnr", "to_long_psnr", "to_long_1-ms_ssim", "to_long_lpips", "s")
 
@@ -82,26 +86,48 @@ def main() -> None:
 
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with open(out / "curve.csv", "w") as table:
-        print("sampler,steps," + ",".join(COLUMNS), file=table, flush=True)
+    rows, done = [], {}
+    if (out / "curve.csv").exists():
+        with open(out / "curve.csv", newline="") as table:
+            done = {tuple(cells[:2]): cells for cells in csv.reader(table)}
+    with open(out / "curve.csv", "w", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(["sampler", "steps", *COLUMNS])
 
-        def record(name, steps, values):
-            cells = ["" if values[c] is None else f"{values[c]:.4f}" for c in COLUMNS]
-            rows.append([name, str(steps), *cells])
-            print(",".join(rows[-1]), file=table, flush=True)
-            print("  ".join(f"{c:>12s}" for c in rows[-1]), flush=True)
+        def row(name, steps, make, reference):
+            """Draw and measure, unless an earlier run did; returns the images if drawn."""
+            images, cells = None, done.get((name, str(steps)))
+            if cells is None:
+                images, seconds = make()
+                values = measure(images, reference, seconds)
+                cells = [name, str(steps)]
+                cells += ["" if values[c] is None else f"{values[c]:.4f}" for c in COLUMNS]
+            rows.append(cells)
+            writer.writerow(cells)
+            table.flush()
+            print("  ".join(f"{c:>12s}" for c in cells), flush=True)
+            return images
 
-        ancestral = {"sampler": "ancestral", "spacing": "trailing"}
-        reference, seconds = draw(args.seed, steps=long, **ancestral)
-        record("long", long, measure(reference, None, seconds))
-        other, seconds = draw(args.seed + 1, steps=long, **ancestral)
-        record("long, another seed", long, measure(other, reference, seconds))
-        for name, spacing, lengths in CHAINS:
+        ancestral = {"sampler": "ancestral", "spacing": "trailing", "steps": long}
+        if not (out / "long.npz").exists():
+            done = {}
+        reference = row("long", long, lambda: draw(args.seed, **ancestral), None)
+        if reference is not None:
+            np.savez(out / "long.npz", images=np.stack(reference))
+        with np.load(out / "long.npz") as file:
+            reference = list(file["images"])
+        other = functools.partial(draw, args.seed + 1, **ancestral)
+        row("long, another seed", long, other, reference)
+        for sampler, options, lengths in CHAINS:
+            title = ", ".join([sampler, *(f"{k} {v}" for k, v in options.items())])
+            options = {"sampler": sampler, "spacing": "trailing", "eta": 0.0, **options}
             for steps in (n for n in lengths if n <= total):
-                images, seconds = draw(args.seed, sampler=name, steps=steps, spacing=spacing)
-                title = name if spacing == "trailing" else f"{name}, {spacing}"
-                record(title, steps, measure(images, reference, seconds))
+                row(
+                    title,
+                    steps,
+                    functools.partial(draw, args.seed, steps=steps, **options),
+                    reference,
+                )
     head = ["sampler", "steps", *COLUMNS]
     lines = ["| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), *rows)]
     (out / "curve.md").write_text("\n".join(lines) + "\n")

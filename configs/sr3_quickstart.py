@@ -7,7 +7,7 @@ Trains on astronaut, rocket, hubble, china and the motorcycle pair, and is measu
 coffee, chelsea and flower, which it never sees.  Differences from the paper that make so
 short a training show something: the difference to the bicubic image is diffused (as SRDiff
 does) and v is predicted, both steadier at high noise; cosine learning rate; 20 steps of
-DPM-Solver++(2M) by default.
+DPM-Solver++(2M) with noise by default.
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "init": "zero_last",
             "compute": {"conv": "xla"},
         },
-        "sampler": {"name": "dpmpp2m", "steps": 20, "spacing": "log_snr"},
+        "sampler": {"name": "dpmpp2m", "steps": 20, "spacing": "log_snr", "eta": 1.0},
     }
     config.data = {
         "source": "embedded",

@@ -241,7 +241,7 @@ def test_samplers_with_the_exact_score(case, golden, float64):
     for variance in process.VARIANCES:
         got = run(data, x, trailing, noise[:-1], name="ancestral", variance=variance)
         table.check(f"ancestral_{variance}/10", got, at(f"ancestral_{variance}/10"), EXACT)
-        mean, covariance = chain_law(data, trailing, variance)
+        mean, covariance = chain_law(data, trailing, name="ancestral", variance=variance)
         table.check(f"{variance} mean", mean, at(f"ancestral_{variance}_final_mean"), EXACT)
         table.check(f"{variance} cov", covariance, at(f"ancestral_{variance}_final_cov"), EXACT)
     pair = at("pc_pred_noise"), at("pc_corr_noise")
@@ -257,22 +257,41 @@ def test_samplers_with_the_exact_score(case, golden, float64):
     assert np.all(order[-1] > [0.9, 1.9]) and np.all(order[-1] < [1.1, 2.2])
 
 
-def chain_law(data, gammas, variance):
-    """The exact mean and covariance that an ancestral chain from N(0,I) ends with.
+def chain_law(data, gammas, **fields):
+    """The exact mean and covariance that a chain from N(0,I) ends with.
 
     The chain is affine: its response to zero is the mean, to unit vectors at the start and
     in each step's noise the factors of the covariance.
     """
     d, n = len(data[0]), len(gammas) - 1
-    count = 1 + d + (n - 1) * d
-    x, noise = np.zeros((count, d)), np.zeros((n - 1, count, d))
+    draws = n - (gammas[-1] == 1)
+    count = 1 + d + draws * d
+    x, noise = np.zeros((count, d)), np.zeros((draws, count, d))
     x[1 : 1 + d] = np.eye(d)
-    for step in range(n - 1):
+    for step in range(draws):
         first = 1 + d + step * d
         noise[step, first : first + d] = np.eye(d)
-    out = np.asarray(run(data, x, gammas, noise, name="ancestral", variance=variance))
+    out = np.asarray(run(data, x, gammas, noise, **fields))
     factors = out[1:] - out[0]
     return out[0], factors.T @ factors
+
+
+def test_the_stochastic_multistep_solver(golden, float64):
+    """DPM-Solver++(2M) with eta = 1: its first step is ancestral, its law converges faster."""
+    data = gaussian(golden, "dense")
+    errors = {"ancestral": [], "dpmpp2m": []}
+    for n in (10, 20, 50, 100):
+        gammas = np.append(golden[f"lambda/{n}/gamma"], 1.0)
+        for name, found in errors.items():
+            mean, covariance = chain_law(data, gammas, name=name, eta=float(name == "dpmpp2m"))
+            far = np.max(np.abs(mean - data[0])), np.max(np.abs(covariance - golden["dense/cov"]))
+            found.append(max(far))
+        tables = (coefficients(SamplerConfig(name=n, eta=1.0, clip="none"), gammas) for n in errors)
+        for first, other in zip(*tables, strict=True):
+            np.testing.assert_allclose(first[0], other[0], rtol=1e-12, atol=1e-12)
+    order = {name: float(np.log2(found[-2] / found[-1])) for name, found in errors.items()}
+    print("errors of the law:", errors, "order of convergence:", order)
+    assert 0.8 < order["ancestral"] < 1.2 and 1.8 < order["dpmpp2m"] < 2.3
 
 
 def langevin(data, at):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from flowsr_jax.models import base
 from flowsr_jax.models.base import Family, Params, View, register
+from flowsr_jax.models.inputs import check_lr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ FAMILY = Family(
     config_class=TinyConfig,
     init=init,
     losses={"mse": mse, "rival": rival, "broken": broken},
-    check_lr=lambda config, lr: None,
+    check_lr=lambda config, lr: check_lr(lr, 3, 1),
     sample=noisy,
     encode=encode,
     init_from_data=init_from_data,

@@ -4,7 +4,8 @@ Every sampler here is linear in the state, the predicted clean image, the predic
 the last step's clean image and fresh noise; it is a table of their factors, computed in
 float64.  One compiled loop thus serves all samplers, schedules and numbers of steps.
 Source: ../shared/spec/sr3.md sections 6.1 to 6.6; Ho et al. (2020), Song et al. (2021,
-DDIM; 2021, score SDE), Lu et al. (2022, DPM-Solver++), Song & Ermon (2019, Algorithm 1).
+DDIM; 2021, score SDE), Lu et al. (2022, DPM-Solver++ and its SDE form), Song & Ermon (2019,
+Algorithm 1).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class SamplerConfig:
       spacing: "trailing" selects N of the schedule's levels; "log_snr" spaces N - 1 steps
         uniformly in log SNR between the schedule's ends, then steps to 1.
       variance: of "ancestral": "tilde" (public code) or "beta" (paper).
-      eta: noise of "ddim"; 0 is deterministic, 1 is "ancestral" with "tilde".
+      eta: noise of "ddim" (1 is "ancestral" with "tilde") and of "dpmpp2m" (1 is
+        SDE-DPM-Solver++(2M)); 0 is deterministic.
       clip: of the predicted clean image: "static" to [-1,1], "dynamic" (by percentile) or
         "none".
       percentile: of "dynamic".
@@ -164,7 +166,7 @@ def coefficients(
         noise = config.eta * np.sqrt((1 - s) / (1 - g) * (1 - g / s))
         x0, eps = np.sqrt(s), np.sqrt(np.maximum(1 - s - noise**2, 0))
     elif config.name == "dpmpp2m":
-        x, x0, previous = _dpmpp2m(g, s)
+        x, x0, previous, noise = _dpmpp2m(g, s, config.eta)
     elif config.name == "pc":
         x, eps, noise = _reverse_diffusion(g, s, config.form)
         alpha = g / s if config.form == "vp" else zero + 1
@@ -199,12 +201,17 @@ def _reverse_diffusion(g, s, form):
     return np.sqrt(s / g), -np.sqrt(s) * spread / sigma, np.sqrt(s * spread)
 
 
-def _dpmpp2m(g, s):
-    """Factors of x, of this and of the last data prediction (second order, multistep)."""
+def _dpmpp2m(g, s, eta):
+    """Factors of x, of this and of the last data prediction, and of noise.
+
+    Second order, multistep.  With eta it solves, exactly but for the data prediction, the
+    equation whose noise is eta times that of the time-reversed diffusion (in the square).
+    """
     h = log_snr(s) - log_snr(g)
-    k = zero = np.zeros_like(g)
+    k = np.zeros_like(g)
     if len(g) > 1:
-        k = np.append(0.0, h[1:] / (2 * h[:-1]))
-        k = np.where(s < 1, k, zero)
-    c = -np.sqrt(s) * np.expm1(-h)
-    return np.sqrt((1 - s) / (1 - g)), c * (1 + k), -c * k
+        k[1:] = np.where(s < 1, h / 2, 0)[1:] / h[:-1]
+    c = -np.sqrt(s) * np.expm1(-(1 + eta) * h)
+    forgotten = -np.expm1(-2 * eta * h) if eta else np.zeros_like(h)
+    x = np.sqrt((1 - s) / (1 - g) * (1 - forgotten))
+    return x, c * (1 + k), -c * k, np.sqrt((1 - s) * forgotten)

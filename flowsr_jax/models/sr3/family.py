@@ -23,17 +23,17 @@ def noise_shapes(config: SR3Config, lr_shape, **options):
 
 
 def views(config: SR3Config, loss: str) -> tuple[View, ...]:
-    """A 20-step DPM-Solver++(2M) chain, and an ancestral one of at most 100 steps."""
+    """DPM-Solver++(2M) with noise in 20 steps, and an ancestral chain of at most 100."""
     del loss
     few, more = min(20, config.schedule.steps), min(100, config.schedule.steps)
     return (
-        View(f"2M, {few} steps", _view("dpmpp2m", few), stochastic=True),
+        View(f"2M, {few} steps", _view("dpmpp2m", few, eta=1.0), stochastic=True),
         View(f"ancestral, {more} steps", _view("ancestral", more), stochastic=True),
     )
 
 
-def _view(sampler: str, steps: int):
-    return functools.partial(_draw_view, sampler=sampler, steps=steps)
+def _view(sampler: str, steps: int, **options):
+    return functools.partial(_draw_view, sampler=sampler, steps=steps, **options)
 
 
 def _draw_view(params, lr, key, **options):
