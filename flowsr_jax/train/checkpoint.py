@@ -53,7 +53,12 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy([newest, best_one])
         )
         self._sweep()
-        self._manager = ocp.CheckpointManager(self._folder, options=self._options)
+
+        class Manager(ocp.CheckpointManager):
+            def reached_preemption(self, step: int) -> bool:
+                return False  # orbax's questions, some from a thread, would count with ours
+
+        self._manager = Manager(self._folder, options=self._options)
         self._last: int | None = None
 
     def __enter__(self) -> Checkpoints:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from flowsr_jax.config import ConfigError
 from flowsr_jax.data import make_loader, make_source, valid_pairs
 from flowsr_jax.io import weights
 from flowsr_jax.io.atomic import atomic_write
@@ -78,17 +79,22 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
 
     Args:
       config: from `flowsr_jax.train.config.resolve`.
-      workdir: the folder of the run; docs/design.md lists what it will hold.
+      workdir: the folder of the run, the same one for all processes; docs/design.md
+        lists what it will hold.
 
     Returns:
       The final (averaged) weights, as exported to `workdir`/model.
 
     Raises:
       ConfigError: the configuration fits neither the model, the devices, the data nor the
-        checkpoints found.
+        checkpoints found; or `workdir` is a URL.
       TrainingDiverged: names the bad steps; the last good checkpoint stays.
       Interrupted: SIGTERM or SIGINT came; the run was saved (a SystemExit, status 143/130).
     """
+    if "://" in workdir:  # abspath would make it a folder "gs:" on this machine
+        raise ConfigError(
+            f"workdir = {workdir!r} is a URL: mount the bucket and give the folder (docs/tpu.md)"
+        )
     workdir = os.path.abspath(workdir)
     os.makedirs(workdir, exist_ok=True)
     use_compilation_cache(config.train.compilation_cache, workdir)
@@ -166,7 +172,7 @@ def train_phase(
         batch, step = None, step + 1
         meter.add(step, metrics)
 
-        stop, last = run.request.agreed(offset + step), step == phase.steps
+        stop, last = run.request.agreed(), step == phase.steps
         save = stop or last or step % train.checkpoint_every == 0
         show = not stop and (last or (train.valid_every and step % train.valid_every == 0))
         if not save and not show:
@@ -174,7 +180,7 @@ def train_phase(
         skipped = meter.drain()  # raises TrainingDiverged before anything is overwritten
         with run.progress.pause():
             report = validate(run, views, state, index, offset + step) if show else None
-            stop = stop or run.request.agreed(offset + step)
+            stop = run.request.agreed()
             if save or stop:
                 save_checkpoint(run, index, offset + step, step, state, report, skipped)
             export(run, state)
@@ -189,7 +195,6 @@ def validate(
 ) -> Report | None:
     """Measure the averaged weights; write the table and the sheet.  None if interrupted."""
     train, rows = run.config.train, []
-    alone = jax.process_count() == 1
 
     def show(pair: Any, images: Any) -> None:
         if len(rows) < train.sheet_images:
@@ -197,7 +202,7 @@ def validate(
 
     report = evaluate(
         state.weights, run.family, views, run.pairs, run.key(3), train.valid_draws,
-        show=show, stop=run.request.asked if alone else lambda: False,
+        show=show, stop=run.request.agreed,
     )  # fmt: skip
     if report is None or jax.process_index() != 0:
         return report

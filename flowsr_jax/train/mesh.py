@@ -17,13 +17,21 @@ MIN_SPLIT_SIZE = 4096
 
 
 def initialize_distributed(
-    coordinator: str | None = None, processes: int | None = None, index: int | None = None
+    coordinator: str | None = None,
+    processes: int | None = None,
+    index: int | None = None,
+    *,
+    heartbeat_s: int = 100,
 ) -> None:
     """Join the other processes of a multi-host run; call before any other jax call.
 
-    With no argument the cluster (TPU pod, Slurm, ...) is found by jax itself.
+    Args:
+      coordinator, processes, index: "host:port" of process 0, their number, and which one
+        this is; without them jax itself finds the cluster (TPU pod, Slurm, ...).
+      heartbeat_s: seconds of silence after which a process counts as dead.  jax then ends
+        all others with a message (status 134); until then they may wait for it.
     """
-    jax.distributed.initialize(coordinator, processes, index)
+    jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=heartbeat_s)
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:

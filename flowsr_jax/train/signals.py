@@ -31,11 +31,12 @@ class StopRequest:
 
     The second one acts as it did before.  Outside the main thread, where Python allows no
     handlers, the flag stays down.  With several processes SIGTERM is left to jax's
-    preemption service, see `agreed`.
+    preemption service, see `agreed`; SIGINT acts as it did before.
     """
 
     def __init__(self):
         self.received: int | None = None
+        self._polls = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -54,21 +55,19 @@ class StopRequest:
         for other, handler in self._previous.items():
             signal.signal(other, handler)
 
-    def asked(self) -> bool:
-        """Return whether this process got a signal."""
-        return self.received is not None
+    def agreed(self) -> bool:
+        """Return whether all processes shall stop now; they must ask equally often.
 
-    def agreed(self, step: int) -> bool:
-        """Return whether all processes shall stop after `step`; all must call it.
-
-        Several processes get the signal at different steps; jax's preemption service
-        (SIGTERM only) names one that all of them can still reach.
+        Several processes get the signal at different moments, or only one gets it; jax's
+        preemption service (SIGTERM only) names the first question that none of them has
+        asked yet.  The answer stays True.
         """
-        if jax.process_count() == 1:
-            return self.asked()
-        from jax.experimental import multihost_utils
+        if jax.process_count() > 1 and self.received is None:
+            from jax.experimental import multihost_utils
 
-        if not multihost_utils.reached_preemption_sync_point(step):
-            return False
-        self.received = self.received or signal.SIGTERM
-        return True
+            # Counted from 0 in every run, not the number of the step: a signal that comes
+            # before the first question names number 1, which a resumed run would be past.
+            self._polls += 1
+            if multihost_utils.reached_preemption_sync_point(self._polls):
+                self.received = signal.SIGTERM
+        return self.received is not None
