@@ -42,13 +42,13 @@ def save(params: Params, path) -> None:
 
 
 def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params:
-    """Parameters from official PyTorch weights, without PyTorch.
+    """Parameters from official weights, without PyTorch.
 
     Args:
-      path_or_mapping: a .pth, .npz or .safetensors path (read by a restricted reader),
-        or {official key: array}.
-      model: srflow, rrdb, irn, sr3 or ddpm (SR3's form that is told timesteps); None infers
-        it from the keys.
+      path_or_mapping: a .pth, .npz or .safetensors path (read by a restricted reader), that
+        of a TensorFlow checkpoint (read by TensorFlow), or {official key: array}.
+      model: srflow, rrdb, irn, sr3, ddpm (SR3's form that is told timesteps) or glow; None
+        infers it from the keys.
       **overrides: hyper-parameters that weights do not determine, e.g.
         stacked_blocks=(1, 8, 15, 22), affine_eps=1e-4.
 

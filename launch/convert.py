@@ -1,12 +1,13 @@
-"""Convert official PyTorch weights to a model folder, and back.
+"""Convert official weights to a model folder, and back.
 
     python launch/convert.py SRFlow_DF2K_4X.pth models/df2k_4x
     python launch/convert.py mine.pth models/mine --model srflow --stacked_blocks=1,8,15,22
     python launch/convert.py IRN_x2_finetune.pth models/compression --with CRM_x2_q90.pth
-    python launch/convert.py glow.npz models/glow --n_bits=5 --size=256
+    python launch/convert.py logs/model_best_loss.ckpt models/glow --n_bits=5 --size=256
     python launch/convert.py models/df2k_4x out.pth --to torch
 
-IN may be .pth (read without PyTorch), .npz or .safetensors; OUT too, on the way back.
+IN may be .pth (read without PyTorch), .npz or .safetensors; OUT too, on the way back.  Glow's
+TensorFlow checkpoints need TensorFlow, or an .npz of their variables.
 --NAME=VALUE sets what weights do not determine.  Exit status: 0 done, 2 nothing was done.
 """
 

@@ -1,4 +1,4 @@
-"""Weights of other programs: PyTorch files (without PyTorch), .npz and .safetensors.
+"""Weights of other programs: PyTorch files (without PyTorch), .npz, .safetensors, TensorFlow.
 
 Two layouts of torch.save are read: the zip archive (torch 1.6 and later) and the one
 before it (several pickles, then the storages).  The pickles are read by the
@@ -19,6 +19,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from flowsr_jax.io.tf_checkpoint import checkpoint_prefix, read_checkpoint
 from flowsr_jax.io.torch_pickle import (
     Storage,
     Tensor,
@@ -27,7 +28,7 @@ from flowsr_jax.io.torch_pickle import (
     read_pickle,
 )
 
-__all__ = ["UnsafeFileError", "WeightsFileError", "read_torch", "read_weights"]
+__all__ = ["UnsafeFileError", "WeightsFileError", "read_npz", "read_torch", "read_weights"]
 
 # The first pickle of the layout before torch 1.6: the number 0x1950a86a20f9469cfc6c.
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -44,8 +45,8 @@ def read_weights(
     """Read weights of any supported kind, told apart by content.
 
     Args:
-      source: a .pth/.pt, .npz or .safetensors file, or a mapping of arrays (tensors of
-        torch included).
+      source: a .pth/.pt, .npz or .safetensors file, the prefix or a file of a TensorFlow
+        checkpoint (see `tf_checkpoint`), or a mapping of arrays (tensors of torch included).
       report: receives a line for whatever was opened, removed or left out.
 
     Returns:
@@ -61,10 +62,12 @@ def read_weights(
     """
     if isinstance(source, Mapping):
         return _finish(source, "the mapping", _as_array, report)
+    if checkpoint_prefix(source) is not None:
+        return _finish(read_checkpoint(source, report), str(source), np.asarray, report)
     path = Path(source)
     head = _head(path)
     if head.startswith(b"PK") and _is_npz(path):
-        return _finish(_read_npz(path), str(path), np.asarray, report)
+        return _finish(read_npz(path), str(path), np.asarray, report)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return _finish(_read_safetensors(path), str(path), np.asarray, report)
     return read_torch(path, report)
@@ -104,7 +107,7 @@ def read_torch(path: str | os.PathLike, report: Report | None = None) -> dict[st
     kind = "a bare pickle" if head[:1] == b"\x80" else f"something else (starts with {head[:8]!r})"
     raise WeightsFileError(
         f"{path}: is {kind}; known are torch.save files (zip, or the layout before torch 1.6), "
-        ".npz and .safetensors"
+        ".npz, .safetensors and TensorFlow checkpoints"
     )
 
 
@@ -324,7 +327,14 @@ def _is_npz(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the arrays of an .npz file; sizes are checked before anything is reserved.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      WeightsFileError: a damaged file, or pickled objects in it.
+    """
+    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for name, info in _entries(archive, path).items():
@@ -339,7 +349,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                     raise WeightsFileError(f"{path}: {name} claims the shape {shape}: too large")
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except WeightsFileError:
+    except (WeightsFileError, FileNotFoundError):
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
         raise WeightsFileError(f"{path}: damaged .npz ({_line(error)})") from None

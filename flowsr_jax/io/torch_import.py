@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flowsr_jax.io.tf_checkpoint import checkpoint_files, checkpoint_prefix
 from flowsr_jax.io.torch_file import Report, WeightsFileError, read_weights
 from flowsr_jax.models.torch_rules import SHOWN, Imported, import_weights, show
 
@@ -20,7 +21,7 @@ def import_files(
     """Read a model from its official weight file, or from several that belong together.
 
     Args:
-      *paths: .pth, .npz or .safetensors; of several the keys are put together.
+      *paths: as `read_weights` takes; of several the keys are put together.
       model, **overrides: see `import_weights`.
       report: see `read_weights`.
 
@@ -41,12 +42,17 @@ def import_files(
     imported = import_weights(state, model, **overrides)
     notes = {
         "source": " + ".join(Path(path).name for path in paths),
-        "source_sha256": " + ".join(map(sha256, paths)),
+        "source_sha256": " + ".join(sha256(file) for path in paths for file in _files(path)),
         "licence": imported.licence,
         "left_out": list(imported.ignored),
         "tensors": len(state),
     }
     return imported, notes
+
+
+def _files(path: str | os.PathLike) -> list:
+    prefix = checkpoint_prefix(path)
+    return [path] if prefix is None else checkpoint_files(prefix)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -1,9 +1,7 @@
 """Names of the released TensorFlow variables and where they live in the parameters.
 
-With TensorFlow, once: `reader = tf.train.load_checkpoint(path)`, then
-`np.savez("glow.npz", **{n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()})`.
-Without it: `flowsr_jax.from_torch("glow.npz", n_bits=5, size=256)`.
-
+`flowsr_jax.from_torch("model_best_loss.ckpt", n_bits=5, size=256)` where TensorFlow is
+installed; elsewhere the same with an .npz of the variables (flowsr_jax/io/tf_checkpoint.py).
 ../shared/spec/glow.md section 9; the lists are in ../shared/spec/keys.
 """
 
