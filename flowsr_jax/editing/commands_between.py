@@ -1,0 +1,111 @@
+"""Files between two: `launch/edit.py interpolate`, for flows with and without LR."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from flowsr_jax import api
+from flowsr_jax.editing import conditional, unconditional
+from flowsr_jax.editing.files import Result, difference, edit_file
+from flowsr_jax.editing.interpolate import interpolate
+from flowsr_jax.editing.pairs import as_batch, as_image, read_pair
+from flowsr_jax.editing.unconditional_files import check_model, read_pixels, to_floats, to_pixels
+from flowsr_jax.models import Params, family_of
+from flowsr_jax.upscaling import Summary, UsageError
+
+
+def interpolate_file(
+    params: Params,
+    out,
+    *,
+    pair=None,
+    lr=None,
+    steps: int = 5,
+    keep_variance: bool = False,
+    size: int | None = None,
+    label: int | None = None,
+    temperature=None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Summary:
+    """Images between two: of the files `pair`, or between two draws of the LR file.
+
+    Writes NAME_interpolate_0.png, ... from the first to the second.  Of two HR files and
+    no LR, each has its own LR, and the LRs are interpolated too.  `size` and `label` are
+    for models that take no LR; see `unconditional_files.read_pixels`.
+    """
+    if steps < 2:
+        raise UsageError(f"steps = {steps} must be at least 2: the end points are two")
+    unconditional_model = family_of(params).check_hr is not None
+    if unconditional_model:
+        check_model(params)
+        if lr is not None or pair is None or keep_variance:
+            raise UsageError(
+                "this model takes no LR: give --pair, and neither --lr nor --keep-variance"
+            )
+    else:
+        conditional.check_model(params)
+        if size is not None or label is not None:
+            raise UsageError("size and label are for models that take no LR")
+        if pair is None and lr is None:
+            raise UsageError("interpolate needs --pair or --lr, or both")
+    weights = np.linspace(0, 1, steps)
+
+    def between_files(key, warn):
+        del key
+        first, second = (read_pair(params, path, lr, warn=warn) for path in pair)
+        if first.size != second.size:
+            raise UsageError(f"{pair[0]} and {pair[1]} must have the same size")
+        small = None if lr is None else as_batch(first.lr)
+        images = conditional.interpolate_images(
+            params,
+            as_batch(first.hr),
+            as_batch(second.hr),
+            weights,
+            small,
+            keep_variance=keep_variance,
+        )
+        return images, first.size
+
+    def between_draws(key, warn):
+        del warn
+        target = read_pair(params, None, lr)
+        small = as_batch(target.lr)
+        ends = [
+            conditional.draw_latents(params, small, k, temperature) for k in jax.random.split(key)
+        ]
+        images = []
+        for w in weights:
+            latents = interpolate(*ends, w, keep_variance=keep_variance)
+            images.append(api.decode(params, latents, small))
+        return images, target.size
+
+    def between_images(key, warn):
+        del key, warn
+        ends = [to_floats(read_pixels(params, path, size)) for path in pair]
+        return to_pixels(
+            params, unconditional.interpolate_images(params, *ends, points=steps, label=label)
+        )
+
+    def work(key, warn):
+        if unconditional_model:
+            images = between_images(key, warn)
+        else:
+            found, shape = (between_draws if pair is None else between_files)(key, warn)
+            images = [as_image(image, shape) for image in found]
+        columns = [(f"{w:.2f}", image) for w, image in zip(weights, images, strict=True)]
+        columns.append(difference(images[0], images[-1]))
+        return Result({f"_{i}": image for i, image in enumerate(images)}, columns)
+
+    return edit_file(
+        "interpolate",
+        lr if pair is None else pair[0],
+        out,
+        work,
+        endings=[f"_{i}" for i in range(steps)],
+        inputs=[*(pair or ()), lr],
+        seed=seed,
+        temperature=temperature,
+        overwrite=overwrite,
+    )

@@ -1,0 +1,129 @@
+"""Edits of a whole image file; `launch/edit.py` calls them.
+
+Each writes OUT/NAME_COMMAND.png and a picture sheet, and returns the counts; see
+`files.edit_file` for `seed`, `temperature`, `overwrite` and the errors.  The other
+arguments are those of the functions in `conditional`, as files, which are read as 8-bit
+RGB, of any size.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from flowsr_jax import api
+from flowsr_jax.editing import conditional
+from flowsr_jax.editing.files import Result, difference, edit_file, mask_column
+from flowsr_jax.editing.pairs import (
+    Pair,
+    as_batch,
+    as_image,
+    consistency,
+    lr_column,
+    padded_mask,
+    read_mask,
+    read_pair,
+)
+from flowsr_jax.models import Params
+from flowsr_jax.upscaling import Summary, UsageError
+
+
+def normalize_file(
+    params: Params,
+    out,
+    *,
+    hr,
+    lr=None,
+    mask=None,
+    mode: str = "global",
+    temperature=None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Summary:
+    """Normalise the latents of an HR file; see `normalize_latents` for the modes."""
+    conditional.check_model(params)
+
+    def work(key, warn):
+        pair = read_pair(params, hr, lr, warn=warn)
+        where = None if mask is None else read_mask(mask, pair.size)
+        return normalized(params, pair, where, key, temperature, mode)
+
+    return edit_file(
+        "normalize",
+        hr,
+        out,
+        work,
+        inputs=[lr, mask],
+        seed=seed,
+        temperature=temperature,
+        overwrite=overwrite,
+    )
+
+
+def style_file(params: Params, out, *, hr, lr, overwrite: bool = False) -> Summary:
+    """The texture of the HR file on the LR file, which has the size of the HR's own LR."""
+    conditional.check_model(params)
+
+    def work(key, warn):
+        del key, warn  # nothing is drawn
+        source, target = read_pair(params, hr), read_pair(params, None, lr)
+        if source.size != target.size:
+            (h, w), s = target.size, params.config.scale
+            raise UsageError(
+                f"{hr} is {source.size[1]}x{source.size[0]}, but {lr} is {w // s}x{h // s}: style "
+                f"needs an HR of {w}x{h}, {s} times the LR of the target"
+            )
+        small = as_batch(target.lr)
+        image = conditional.transfer(params, as_batch(source.hr), as_batch(source.lr), small)
+        image = as_image(image, target.size)
+        plain = api.sample(params, small, jax.random.key(0), temperature=0.0)
+        columns = [
+            ("texture of", source.picture),
+            lr_column(params, target),
+            ("result", image),
+            ("T=0", as_image(plain, target.size)),
+        ]
+        return Result({"": image}, columns, consistency(params, image, target))
+
+    return edit_file("style", hr, out, work, inputs=[lr], overwrite=overwrite)
+
+
+def restore_file(
+    params: Params, out, *, hr, temperature=None, seed: int = 0, overwrite: bool = False
+) -> Summary:
+    """Remove noise and other faults from an HR file."""
+    conditional.check_model(params)
+
+    def work(key, warn):
+        del warn
+        pair = read_pair(params, hr)
+        image = conditional.restore(params, as_batch(pair.hr), key, temperature)
+        image, before = as_image(image, pair.size), pair.picture
+        columns = [("before", before), lr_column(params, pair), ("restored", image)]
+        columns.append(difference(image, before))
+        return Result({"": image}, columns, consistency(params, image, pair))
+
+    return edit_file(
+        "restore", hr, out, work, seed=seed, temperature=temperature, overwrite=overwrite
+    )
+
+
+def normalized(
+    params: Params,
+    pair: Pair,
+    where: np.ndarray | None,
+    key: jax.Array,
+    temperature: float | None,
+    mode: str,
+    caption: str = "before",
+) -> Result:
+    """What `normalize_file` and `content_file` do; `where` is the mask [H,W]."""
+    large, small = as_batch(pair.hr), as_batch(pair.lr)
+    region = None if where is None else padded_mask(where, pair.hr.shape[:2])
+    image = conditional.normalize(params, large, small, key, temperature, mode, region)
+    image, before = as_image(image, pair.size), pair.picture
+    columns = [lr_column(params, pair), (caption, before)]
+    if where is not None:
+        columns.append(mask_column(where))
+    columns += [("result", image), difference(image, before)]
+    return Result({"": image}, columns, consistency(params, image, pair), where)
