@@ -5,7 +5,7 @@
 Official network, batch 1, 144x144 HR, as the table of the released code was measured:
 x2 forward 20 u, inverse 22 u, training step (both directions) 99 u; x4 26, 29, 153 u
 (two CPU cores).  The forms of a row are how the convolutions are computed, and whether the
-blocks run unrolled, scanned, or scanned with rematerialisation.
+blocks run unrolled or scanned, and what the backward pass keeps (`Compute.memory`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ OFFICIAL = {2: (20, 22, 99), 4: (26, 29, 153)}
 KINDS = {
     "unrolled": {"unroll": True},
     "scan": {},
-    "scan, remat": {"remat": True},
+    "scan, remat": {"memory": "remat"},
+    "scan, reversible": {"memory": "reversible"},
 }
 
 
@@ -64,7 +65,7 @@ def main():
                 step = jax.jit(train_step).lower(params, hr, lr, jax.random.key(2)).compile()
                 memory = step.memory_analysis().temp_size_in_bytes / 1e6
                 name = f"x{scale} {form} {kind}"
-                if kind != "scan, remat":  # the passes have nothing to rematerialise
+                if "memory" not in options:  # which is of the step alone
                     rows[f"{name}: forward"] = measure(
                         jax.jit(forward), params, hr, repeats=args.repeats
                     )

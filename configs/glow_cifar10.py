@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def published_model(**fields) -> dict:
     """What all published models have in common."""
-    return {"family": "glow", "hidden": 512, "compute": {"remat": True}, **fields}
+    return {"family": "glow", "hidden": 512, "compute": {"memory": "remat"}, **fields}
 
 
 def tfds_data(name: str, size: int, **fields) -> dict:

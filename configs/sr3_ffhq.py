@@ -74,7 +74,7 @@ def paper_unet(multipliers: tuple, res_blocks: int, size: int, channels: int = 1
             "dropout": 0.0,
             "block": "biggan",
             "init": "zero_last",
-            "compute": {"dtype": "bfloat16", "remat": True},
+            "compute": {"dtype": "bfloat16", "memory": "remat"},
         }
     )
 

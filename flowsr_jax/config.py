@@ -87,6 +87,20 @@ def to_dict(record) -> Any:
     return record
 
 
+def upgraded(values):
+    """Return a record that an earlier version stored, in today's fields.
+
+    `remat: true | false` of the networks' `compute` became `memory`.  For stored records
+    alone: a config written by hand has today's fields.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    values = {name: upgraded(value) for name, value in values.items()}
+    if "remat" in values:
+        values["memory"] = "remat" if values.pop("remat") else "store"
+    return values
+
+
 class Frozen(Mapping):
     """An immutable, hashable mapping for free-form options in a config."""
 

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from flowsr_jax.bijectors import (
     ActNorm,
@@ -52,6 +50,8 @@ from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.dense_block import DenseBlock
 from flowsr_jax.nets.glow_net import GlowNet
+from flowsr_jax.nets.mlp import MLP
+from flowsr_jax.testing import moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +63,10 @@ class Case:
     shape: tuple[int, ...]
     cond: Callable[[Any], Any] | None = None
     bad_shape: tuple[int, ...] | None = None
-    init: Callable | None = None
 
     def params(self, key):
         """Initial parameters, every float leaf moved away from its start value."""
-        params = (self.init or self.bijector.init)(key, self.shape)
-        rng = np.random.default_rng(1)
-
-        def move(path, leaf):
-            fixed = leaf.dtype != "float32" or path[-1].key in ("p", "sign_s")
-            noise = 0.1 * rng.standard_normal(leaf.shape, np.float32)
-            return leaf if fixed else jnp.asarray(leaf + noise)
-
-        return jax.tree_util.tree_map_with_path(move, params)
+        return moved(self.bijector.init(key, self.shape))
 
     def __str__(self):
         return self.name
@@ -89,6 +80,7 @@ _NET = CouplingNet(hidden=5)
 _COND_NET = CouplingNet(hidden=5, cond_channels=3)
 _GEMM_NET = CouplingNet(hidden=5, cond_channels=3, compute=Compute(conv="gemm"))
 _XLA_NET = CouplingNet(hidden=5, cond_channels=3, compute=Compute(conv="xla"))
+_MLP = MLP(width=5, layers=2, bound=None, cond_channels=3)
 _FORMS = {
     "sigmoid2": ScaleForm("sigmoid2"),
     "sigmoid2_eps": ScaleForm("sigmoid2", eps=1e-4),
@@ -110,9 +102,9 @@ def _flow_step(net):
     )
 
 
-def _multiscale(unroll=False, remat=False):
+def _multiscale():
     def level(net, k):
-        scan = Scan(_flow_step(net), k, unroll=unroll, remat=remat)
+        scan = Scan(_flow_step(net), k)
         return Chain((("squeeze", Squeeze()), ("steps", scan)))
 
     return MultiScale((level(_COND_NET, 2), level(_COND_NET, 1)), (Split(), None), key="levels")
@@ -128,7 +120,7 @@ CASES = [
     Case("squeeze", Squeeze(), (4, 2, 3), bad_shape=(3, 2, 3)),
     Case("squeeze_space_to_depth", Squeeze(order="space_to_depth"), (4, 2, 2), bad_shape=(4, 3, 2)),
     Case("squeeze_realnvp", Squeeze(order="realnvp"), (2, 4, 2), bad_shape=(5, 4, 2)),
-    Case("unsqueeze", Invert(Squeeze()), (2, 2, 8), init=lambda k, s: {}, bad_shape=(2, 2, 6)),
+    Case("unsqueeze", Invert(Squeeze()), (2, 2, 8), bad_shape=(2, 2, 6)),
     Case("actnorm", ActNorm(), (2, 3, 4), bad_shape=(2, 3, 5)),
     Case("actnorm_glow", ActNorm(logscale_factor=3.0), (2, 2, 4), bad_shape=(2, 2, 3)),
     Case("actnorm_vector", ActNorm(), (4,), bad_shape=(5,)),
@@ -170,7 +162,13 @@ CASES = [
     Case("scan", Scan(_flow_step(_COND_NET), 3), (2, 2, 4), cond=_image_cond(2, 2, 3)),
     Case(
         "scan_unrolled_remat",
-        Scan(_flow_step(_COND_NET), 2, unroll=True, remat=True),
+        Scan(_flow_step(_COND_NET), 2, unroll=True, memory="remat"),
+        (2, 2, 4),
+        cond=_image_cond(2, 2, 3),
+    ),
+    Case(
+        "scan_reversible",
+        Scan(_flow_step(_COND_NET), 3, memory="reversible"),
         (2, 2, 4),
         cond=_image_cond(2, 2, 3),
     ),
@@ -191,7 +189,6 @@ CASES = [
         "logit",
         Chain((("into_unit_interval", Invert(Logit())), ("logit", Logit(0.1, 0.8)))),
         (2, 2, 2),
-        init=lambda key, shape: {},
     ),
     Case("batchnorm", BatchNorm(), (2, 3, 4), bad_shape=(2, 3, 5)),
     Case("batchnorm_sites", BatchNorm(sites="odd"), (3, 3, 2), bad_shape=(3, 3, 3)),
@@ -214,6 +211,19 @@ CASES = [
         cond=lambda key: {"label": jax.random.randint(key, (2,), 0, 3)},
         bad_shape=(2, 2, 3),
     ),
+    *[
+        Case(
+            f"mlp_{name}",
+            bijector,
+            (4,),
+            cond=lambda key: jax.random.normal(key, (2, 3)),
+        )
+        for name, bijector in (
+            ("coupling", Coupling(_MLP, Affine(_FORMS["tanh"]))),
+            ("injector", Injector(_MLP)),
+            ("scan", Scan(Chain((("actnorm", ActNorm()), ("coupling", Coupling(_MLP)))), 3)),
+        )
+    ],
     Case("flatten", Flatten((2, 2, 3)), (2, 2, 3), bad_shape=(2, 3, 3)),
     Case("deinterleave", Deinterleave(), (5,)),
     Case("swap", Swap(), (2, 2, 5), bad_shape=(2, 2, 1)),

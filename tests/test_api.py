@@ -196,7 +196,8 @@ def test_bfloat16_networks_keep_the_flow_invertible(pair):
 def test_scanned_unrolled_and_rematerialised_agree(pair):
     hr, lr = pair
     results = []
-    for compute in (Compute(), Compute(unroll=True), Compute(remat=True), Compute(conv="xla")):
+    forms = ({}, {"unroll": True}, {"memory": "remat"}, {"conv": "xla"})
+    for compute in (Compute(**form) for form in forms):
         params = make(dataclasses.replace(TINY, compute=compute))
         value, grads = jax.jit(
             jax.value_and_grad(lambda p: jnp.mean(flowsr_jax.bits_per_dim(p, hr, lr)))

@@ -18,7 +18,9 @@ from flowsr_jax.bijectors import (
     Chain,
     Conv1x1,
     Conv1x1PLU,
+    ConvDown,
     Coupling,
+    Flatten,
     Invert,
     Reverse,
     ScaleForm,
@@ -26,48 +28,25 @@ from flowsr_jax.bijectors import (
     Shuffle,
     Squeeze,
 )
+from flowsr_jax.nets.mlp import MLP
+from flowsr_jax.testing import Invariants, check_bijector
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@functools.cache
-def setup(case):
-    """(params, x, cond) of a batch of two."""
-    key = jax.random.key(7)
-    params = case.params(key)
-    x = jnp.asarray(np.random.default_rng(2).standard_normal((2, *case.shape), np.float32))
-    cond = None if case.cond is None else case.cond(jax.random.fold_in(key, 3))
-    return params, x, cond
-
-
 # One program per case for all tests, because compiling takes nearly all of their time.
 @functools.cache
-def programs(case):
-    """(forward, inverse) under jit."""
-    return jax.jit(case.bijector.forward), jax.jit(case.bijector.inverse)
+def checks(case):
+    """The invariants of a case, with a batch of two."""
+    key = jax.random.key(7)
+    cond = None if case.cond is None else case.cond(jax.random.fold_in(key, 3))
+    return Invariants(case.bijector, case.shape, cond=cond, params=case.params(key))
 
 
-def forward(case, *args):
-    return programs(case)[0](*args)
-
-
-def inverse(case, *args):
-    return programs(case)[1](*args)
-
-
-def flatten(tree):
-    """Concatenate a pytree of [B, ...] arrays to [B, D]."""
-    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], 1)
-
-
-def unflatten(flat, tree):
-    """Undo `flatten`: [B, D] to arrays of the shapes of `tree`."""
-    leaves, structure = jax.tree.flatten(tree)
-    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
-    parts = jnp.split(flat, ends, axis=1)
-    return jax.tree.unflatten(
-        structure, [p.reshape(-1, *leaf.shape[1:]) for p, leaf in zip(parts, leaves, strict=True)]
-    )
+def setup(case):
+    """(params, x, cond) of a batch of two."""
+    found = checks(case)
+    return found.params, found.x, found.cond
 
 
 def test_registry_covers_the_library():
@@ -88,102 +67,114 @@ def test_registry_covers_the_library():
 
 @every_case
 def test_round_trip_and_logdets_cancel(case):
-    params, x, cond = setup(case)
-    y, logdet = forward(case, params, x, cond)
-    back, inverse_logdet = inverse(case, params, y, cond)
-    np.testing.assert_allclose(back, x, atol=2e-5)
-    np.testing.assert_allclose(logdet + inverse_logdet, 0.0, atol=2e-4)
-    assert logdet.shape == (2,) and logdet.dtype == jnp.float32
-    assert inverse_logdet.shape == (2,) and inverse_logdet.dtype == jnp.float32
+    checks(case).round_trip()
 
 
 @every_case
 def test_logdet_is_the_jacobian_in_both_directions(case):
-    params, x, cond = setup(case)
-    y, logdet = forward(case, params, x, cond)
-    logdets = {"forward": logdet, "inverse": inverse(case, params, y, cond)[1]}
-
-    @jax.jit
-    @jax.vmap
-    def jacobians(x, y, cond):
-        """Those of one example, which is a batch of one."""
-        one = jax.tree.map(lambda c: c[None], cond)
-
-        def of(method, at):
-            at = jax.tree.map(lambda leaf: leaf[None], at)
-            run = lambda flat: flatten(method(params, unflatten(flat[None], at), one)[0])[0]  # noqa: E731
-            return jax.jacrev(run)(flatten(at)[0])
-
-        return {
-            "forward": of(case.bijector.forward, x),
-            "inverse": of(case.bijector.inverse, y),
-        }
-
-    for direction, found in jacobians(x, y, cond).items():
-        expected = np.linalg.slogdet(np.asarray(found, np.float64))[1]
-        limit = 2e-4 * max(1.0, np.abs(expected).max())
-        np.testing.assert_allclose(logdets[direction], expected, atol=limit, err_msg=direction)
+    checks(case).jacobian()
 
 
 @every_case
 def test_jit_equals_no_jit_and_prepared_equals_plain(case):
-    params, x, cond = setup(case)
-
-    @jax.jit
-    def prepared(params, x, y, cond):
-        b = case.bijector
-        ready = b.prepare(params, cond), b.prepare(params, cond, inverse=True)
-        return b.forward(params, x, cond, ready[0]), b.inverse(params, y, cond, ready[1])
-
-    plain = case.bijector.forward(params, x, cond)
-    back = case.bijector.inverse(params, plain[0], cond)
-    jitted = forward(case, params, x, cond), inverse(case, params, plain[0], cond)
-    for other in (jitted, prepared(params, x, plain[0], cond)):
-        for a, b in zip(jax.tree.leaves((plain, back)), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+    checks(case).jit_and_prepare()
 
 
 @every_case
 def test_gradients_are_finite(case):
-    params, x, cond = setup(case)
-    floats = jax.tree.map(lambda p: p.dtype == jnp.float32, params)
-
-    def loss(trained, x):
-        merged = jax.tree.map(lambda f, t, p: t if f else p, floats, trained, params)
-        y, logdet = case.bijector.forward(merged, x, cond)
-        return jnp.sum(jnp.square(flatten(y))) - jnp.sum(logdet)
-
-    trained = jax.tree.map(lambda f, p: p if f else jnp.zeros(()), floats, params)
-    grads = jax.jit(jax.grad(loss, (0, 1)))(trained, x)
-    assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads))
+    checks(case).gradients()
 
 
 @every_case
 def test_batch_of_one_and_independence_of_examples(case):
-    params, x, cond = setup(case)
-    y, logdet = forward(case, params, x, cond)
-    cond1 = jax.tree.map(lambda c: c[:1], cond)
-    y1, logdet1 = forward(case, params, x[:1], cond1)
-    assert logdet1.shape == (1,)
-    np.testing.assert_allclose(logdet1[0], logdet[0], atol=1e-4)
-    np.testing.assert_allclose(flatten(y1)[0], flatten(y)[0], atol=1e-5)
+    checks(case).independence()
 
 
 @every_case
 def test_data_dependent_initialisation_keeps_the_structure(case):
-    params, x, cond = setup(case)
-    new, y, logdet = jax.jit(case.bijector.init_from_data)(params, x, cond)
-    assert jax.tree.structure(new) == jax.tree.structure(params)
-    again, logdet_again = forward(case, new, x, cond)
-    np.testing.assert_allclose(flatten(again), flatten(y), atol=1e-4)
-    np.testing.assert_allclose(logdet, logdet_again, atol=1e-3)
+    checks(case).data_init()
+
+
+@every_case
+def test_output_shape_is_the_shape_of_the_output(case):
+    checks(case).announced_shape()
+
+
+def test_the_inverse_of_a_bijector_knows_its_shapes():
+    assert Invert(Flatten((2, 3, 4))).output_shape((24,)) == (2, 3, 4)
+    params = Invert(ActNorm()).init(jax.random.key(0), (2, 3))
+    assert params["bias"].shape == (3,)
+    with pytest.raises(ValueError, match="ConvDown has parameters and changes the shape"):
+        Invert(ConvDown(2)).init(jax.random.key(0), (2, 2, 12))
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.bad_shape], ids=str)
 def test_wrong_shape_is_rejected_with_a_message(case):
-    params, _, cond = setup(case)
-    with pytest.raises(ValueError, match=r"\d"):
-        case.bijector.forward(params, jnp.zeros((2, *case.bad_shape)), cond)
+    checks(case).rejects(case.bad_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Faulty(bijectors.Bijector):
+    """y = 2 x with one fault."""
+
+    fault: str = ""
+
+    def prepare(self, params, cond=None, inverse=False):
+        return jnp.float32(3.0 if self.fault == "prepare" else 2.0)
+
+    def output_shape(self, shape):
+        return (*shape, 1) if self.fault == "output_shape" else shape
+
+    def init(self, key, shape):
+        return {"unused": jnp.zeros(1)}
+
+    def init_from_data(self, params, x, cond=None):
+        params = {} if self.fault == "structure" else params
+        return params, *self.forward(params, x, cond)
+
+    def forward(self, params, x, cond=None, prepared=None):
+        factor = jnp.float32(2.0) if prepared is None else prepared
+        if self.fault == "batch of one":
+            factor = factor * jax.nn.softplus(jnp.mean(x))
+        logdet = jnp.full(x.shape[0], x[0].size * jnp.log(factor))
+        if self.fault == "Jacobian":
+            logdet = logdet + 0.01
+        if self.fault == "logdet of forward":
+            logdet = logdet[0]
+        y = factor * x
+        if self.fault == "gradients":
+            y = y + jnp.sqrt(jnp.sum(params["unused"] * 0.0)) * 0.0
+        return y, logdet
+
+    def inverse(self, params, y, cond=None, prepared=None):
+        factor = jnp.float32(2.0) if prepared is None else prepared
+        logdet = -jnp.full(y.shape[0], y[0].size * jnp.log(factor))
+        if self.fault == "Jacobian":
+            logdet = logdet - 0.01
+        if self.fault == "sum of the logdets":
+            logdet = -logdet
+        return y / factor + (0.001 if self.fault == "round trip" else 0.0), logdet
+
+
+def test_check_bijector_passes_and_finds_mistakes():
+    check_bijector(Faulty(), (2, 3))
+    with pytest.raises(AssertionError, match="not rejected"):
+        check_bijector(Faulty(), (2, 3), bad_shape=(1, 3))
+    faults = ("round trip", "sum of the logdets", "logdet of forward", "Jacobian", "prepare")
+    for fault in (*faults, "gradients", "structure", "output_shape"):
+        with pytest.raises(AssertionError, match=fault):
+            check_bijector(Faulty(fault), (2, 3))
+    mixing = Invariants(Faulty("batch of one"), (2, 3))
+    with pytest.raises(AssertionError, match="batch of one"):
+        mixing.independence()
+
+
+def test_mlp_names_a_cond_that_does_not_fit():
+    coupling = Coupling(MLP(4, 1, None, cond_channels=3))
+    params = coupling.init(jax.random.key(0), (2,))
+    for cond in (None, jnp.zeros((5, 2))):
+        with pytest.raises(ValueError, match=r"cond must be \[B, ..., 3\]"):
+            coupling.forward(params, jnp.zeros((5, 2)), cond)
 
 
 def test_vmap_over_the_input_shares_the_preparation():

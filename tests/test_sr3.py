@@ -341,7 +341,7 @@ def test_forms_of_evaluation_agree(tiny, example):
     same(forms[1], forms[0])
     same(forms[2], forms[0])
     blocks = []
-    for compute in (Compute(), Compute(remat=True)):
+    for compute in (Compute(), Compute(memory="remat")):
         block = residual_block(plan(UNET)["downs.3"], dataclasses.replace(UNET, compute=compute))
         run = lambda p, h, block=block: block(p, h, jnp.ones((2, 8)), None)  # noqa: E731
         blocks.append(grads(run, params["downs.3"], h[:, ::2, ::2]))

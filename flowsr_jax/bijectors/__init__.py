@@ -4,7 +4,7 @@ from flowsr_jax.bijectors.actnorm import ActNorm
 from flowsr_jax.bijectors.base import Bijector
 from flowsr_jax.bijectors.batchnorm import BatchNorm
 from flowsr_jax.bijectors.checkerboard import CheckerboardCoupling
-from flowsr_jax.bijectors.compose import Chain, Invert, MultiScale, Scan, stack_steps
+from flowsr_jax.bijectors.compose import Chain, Invert, MultiScale
 from flowsr_jax.bijectors.conv1x1 import Conv1x1, Conv1x1PLU
 from flowsr_jax.bijectors.conv_down import ConvDown
 from flowsr_jax.bijectors.coupling import Affine, Coupling, Injector, ScaleForm, Shift
@@ -13,6 +13,7 @@ from flowsr_jax.bijectors.haar import Haar
 from flowsr_jax.bijectors.invertible_block import InvertibleBlock
 from flowsr_jax.bijectors.permute import Reverse, Shuffle
 from flowsr_jax.bijectors.pointwise import Logit, Rescale, Scaling
+from flowsr_jax.bijectors.scan import Scan, stack_steps
 from flowsr_jax.bijectors.split import Split
 from flowsr_jax.bijectors.squeeze import Squeeze
 from flowsr_jax.bijectors.vector import Deinterleave, Flatten

@@ -61,6 +61,27 @@ class Bijector:
         """(x, logdet[B] of the inverse)."""
         raise AttributeError(f"{type(self).__name__} defines no inverse")
 
+    def vjp_from_output(self, params, y, cotangents, cond=None, prepared=None, inverse=False):
+        """Gradients of forward (or inverse) from its output: the input is computed back.
+
+        What reversible training needs (flowsr_jax/bijectors/scan.py): nothing of the pass
+        itself is kept.
+
+        Args:
+          params, cond, prepared: as they were in the pass.
+          y: the first output of forward(params, x, cond, prepared), or of inverse.
+          cotangents: those of the pass's two outputs, y and the logdet.
+          inverse: which pass it was.
+
+        Returns:
+          (x, cotangents of (params, x, cond, prepared)); integers have None.
+        """
+        undo, do = (self.forward, self.inverse) if inverse else (self.inverse, self.forward)
+        x, _ = undo(params, y, cond, prepared)
+        _, pull_back = jax.vjp(do, params, x, cond, prepared)
+        gradients = pull_back(cotangents)
+        return x, jax.tree.map(lambda g: None if g.dtype == jax.dtypes.float0 else g, gradients)
+
     def init_from_data(self, params, x, cond=None):
         """Data-dependent initialisation: (new params, forward's y, logdet)."""
         y, logdet = self.forward(params, x, cond)

@@ -1,4 +1,4 @@
-"""Compositions: a chain, a scan over K identical steps, and the multi-scale flow."""
+"""Compositions: a chain, the multi-scale flow, and the inverse of a bijector."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ class Chain(Bijector):
             total = total + logdet
         return y, total
 
+    def vjp_from_output(self, params, y, cotangents, cond=None, prepared=None, inverse=False):
+        # Part by part: one part's activations at a time, and a coupling whose own input is
+        # at hand lets the compiler evaluate its network once for undoing and differentiating.
+        parts, (dy, dlogdet) = self.parts, cotangents
+        dparams, dcond, dprepared = {}, None, None if prepared is None else {}
+        for name, part in parts if inverse else reversed(parts):
+            mine = None if prepared is None else prepared[name]
+            y, (dp, dy, dc, dprep) = part.vjp_from_output(
+                params.get(name, {}), y, (dy, dlogdet), cond, mine, inverse
+            )
+            dcond = dc if dcond is None else jax.tree.map(jnp.add, dcond, dc)
+            if name in params:
+                dparams[name] = dp
+            if prepared is not None:
+                dprepared[name] = dprep
+        return y, (dparams, dy, dcond, dprepared)
+
     def init_from_data(self, params, x, cond=None):
         total, new = zeros_logdet(x), {}
         for name, part in self.parts:
@@ -69,73 +86,6 @@ class Chain(Bijector):
                 new[name] = part_params
             total = total + logdet
         return new, x, total
-
-
-@dataclasses.dataclass(frozen=True)
-class Scan(Bijector):
-    """`length` applications of one step; parameters carry a leading axis of that length.
-
-    Compiled once per level (lax.scan), or unrolled; the conditioning's share of all
-    steps is prepared together (one wide convolution instead of many narrow ones).
-
-    Attributes:
-      step: the bijector that is repeated (its output has its input's shape).
-      length: K.
-      unroll: unroll the loop at compile time.
-      remat: rematerialise each step in the backward pass.
-    """
-
-    step: Bijector
-    length: int
-    unroll: bool = False
-    remat: bool = False
-
-    def init(self, key, shape):
-        require(self.step.output_shape(shape) == shape, "Scan: the step must keep the shape")
-        # A loop: vmap would batch the QR of the 1x1s, which can hang XLA's CPU backend.
-        keys = jax.random.split(key, self.length)
-        return stack_steps([self.step.init(k, shape) for k in keys])
-
-    def step_params(self, params, k: int):
-        """Parameters of step k (from 0), without the leading axis."""
-        return jax.tree.map(lambda leaf: leaf[k], params)
-
-    def prepare(self, params, cond=None, inverse: bool = False):
-        return self.step.prepare_stacked(params, cond, inverse)
-
-    def _run(self, method, params, x, cond, prepared, reverse):
-        def body(carry, xs):
-            z, total = carry
-            z, logdet = method(xs[0], z, cond, xs[1])
-            return (z, total + logdet), None
-
-        if self.remat:
-            body = jax.checkpoint(body)
-        init = (x, zeros_logdet(x))
-        unroll = self.length if self.unroll else 1
-        (z, total), _ = jax.lax.scan(
-            body, init, (params, prepared), length=self.length, reverse=reverse, unroll=unroll
-        )
-        return z, total
-
-    def forward(self, params, x, cond=None, prepared=None):
-        if prepared is None:
-            prepared = self.prepare(params, cond)
-        return self._run(self.step.forward, params, x, cond, prepared, reverse=False)
-
-    def inverse(self, params, y, cond=None, prepared=None):
-        if prepared is None:
-            prepared = self.prepare(params, cond, inverse=True)
-        return self._run(self.step.inverse, params, y, cond, prepared, reverse=True)
-
-    def init_from_data(self, params, x, cond=None):
-        def body(carry, step_params):
-            z, total = carry
-            new, z, logdet = self.step.init_from_data(step_params, z, cond)
-            return (z, total + logdet), new
-
-        (z, total), new = jax.lax.scan(body, (x, zeros_logdet(x)), params)
-        return new, z, total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,20 +193,29 @@ class MultiScale(Bijector):
 
 @dataclasses.dataclass(frozen=True)
 class Invert(Bijector):
-    """The inverse of a shape-keeping or squeezing bijector as a bijector."""
+    """The inverse of a bijector that keeps the shape or has no parameters."""
 
     bijector: Bijector
 
     def init(self, key, shape):
-        raise ValueError("Invert: initialise the inner bijector and pass its parameters")
+        return self.bijector.init(key, self.output_shape(shape))
+
+    def output_shape(self, shape):
+        try:
+            keeps = self.bijector.output_shape(shape) == shape
+        except ValueError:  # one that takes only what it makes
+            keeps = False
+        if keeps:
+            return shape
+        y = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        try:
+            return jax.eval_shape(lambda y: self.bijector.inverse({}, y)[0], y).shape[1:]
+        except KeyError:
+            name = type(self.bijector).__name__
+            raise ValueError(f"Invert: {name} has parameters and changes the shape") from None
 
     def forward(self, params, x, cond=None, prepared=None):
         return self.bijector.inverse(params, x, cond, prepared)
 
     def inverse(self, params, y, cond=None, prepared=None):
         return self.bijector.forward(params, y, cond, prepared)
-
-
-def stack_steps(steps):
-    """Stack a list of equal parameter trees into one with a leading axis (for Scan)."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)

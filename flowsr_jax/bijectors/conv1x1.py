@@ -52,7 +52,8 @@ class Conv1x1(Bijector):
 
     def inverse(self, params, y, cond=None, prepared=None):
         check_channels("Conv1x1", y, params["weight"].shape[0])
-        prepared = prepared or self.prepare(params, inverse=True)
+        if not prepared or "inverse" not in prepared:  # perhaps what forward was given
+            prepared = self.prepare(params, inverse=True)
         return _apply(y, prepared["inverse"]), constant_logdet(y, -prepared["logabsdet"])
 
 

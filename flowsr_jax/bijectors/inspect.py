@@ -11,10 +11,11 @@ import numpy as np
 
 from flowsr_jax.bijectors.actnorm import ActNorm
 from flowsr_jax.bijectors.base import Bijector
-from flowsr_jax.bijectors.compose import Chain, MultiScale, Scan
+from flowsr_jax.bijectors.compose import Chain, MultiScale
 from flowsr_jax.bijectors.conv1x1 import Conv1x1
 from flowsr_jax.bijectors.coupling import Coupling, Injector
 from flowsr_jax.bijectors.invertible_block import InvertibleBlock
+from flowsr_jax.bijectors.scan import Scan
 
 
 def atoms(bijector: Bijector, params, cond=None, name: str = "") -> Iterator[tuple]:

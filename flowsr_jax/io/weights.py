@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from flowsr_jax.config import choice, from_dict, to_dict
+from flowsr_jax.config import choice, from_dict, to_dict, upgraded
 from flowsr_jax.io.atomic import atomic_write
 from flowsr_jax.io.torch_file import WeightsFileError
 from flowsr_jax.models.base import Params, get_family
@@ -185,7 +185,7 @@ def _config(record: Any, path: Path):
             f"{path}: format {record['format']} is unknown; this version reads {FORMAT}"
         )
     family = get_family(record["family"])
-    return from_dict(family.config_class, record["config"], f"{path}: config")
+    return from_dict(family.config_class, upgraded(record["config"]), f"{path}: config")
 
 
 def _compare(expected: Mapping, found: Mapping, path: Path) -> None:

@@ -21,7 +21,8 @@ class RRDBConfig:
       residual: predict the difference to the MATLAB-bicubic enlargement.
       skip: what is added to the trunk's convolution: the output of the "last" block
         (SRFlow), or of the "first" convolution (ESRGAN).
-      compute: precision and form of the convolutions.
+      compute: precision and form of the convolutions; memory "remat" computes each RRDB
+        again in the backward pass.
     """
 
     family: ClassVar[str] = "rrdb"
@@ -40,6 +41,7 @@ class RRDBConfig:
         choice("scale", self.scale, (2, 4, 8, 16))
         choice("head", self.head, ("nearest_conv", "subpixel"))
         choice("skip", self.skip, ("last", "first"))
+        choice("compute.memory (of an RRDB encoder)", self.compute.memory, ("store", "remat"))
         if min(self.nf, self.gc, self.nb) < 1:
             raise ConfigError(
                 f"nf, gc and nb must be positive, got {self.nf}, {self.gc}, {self.nb}"

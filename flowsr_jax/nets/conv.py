@@ -18,6 +18,7 @@ from jax import lax
 from flowsr_jax.config import choice
 
 HIGHEST = lax.Precision.HIGHEST
+MEMORY = ("store", "remat", "reversible")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +31,20 @@ class Compute:
       conv: "auto" (by platform), "xla" (the plain form) or "gemm" (the CPU form).
       unroll: run K equal steps unrolled instead of scanned (compile time grows
         with K); the default scans.
-      remat: rematerialise each step in the backward pass.
+      memory: how the backward pass comes by activations: "store" keeps them, "remat"
+        computes each step or block again from its input, "reversible" also computes
+        that input, from the step's output (flows only; flowsr_jax/bijectors/scan.py).
     """
 
     dtype: str = "float32"
     conv: str = "auto"
     unroll: bool = False
-    remat: bool = False
+    memory: str = "store"
 
     def __post_init__(self):
         choice("dtype", self.dtype, ("float32", "bfloat16"))
         choice("conv", self.conv, ("auto", "xla", "gemm"))
+        choice("memory", self.memory, MEMORY)
 
 
 PLAIN = Compute(conv="xla")

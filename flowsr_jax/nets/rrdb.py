@@ -108,12 +108,17 @@ def trunk(params, lr, config, compute: Compute):
     """LR image -> (features [B,h,w,nf], {block index: output of that RRDB})."""
     first = x = apply_conv(params["conv_first"], lr, compute)
     kept = {}
-    for i in range(config.nb):
-        block, y = params["blocks"][str(i)], x
+
+    def run(block, x):
+        y = x
         for j in (1, 2, 3):
             y = dense_block(block[f"rdb{j}"], y, compute)
-        x = 0.2 * y + x
-        kept[i] = x
+        return 0.2 * y + x
+
+    if compute.memory == "remat":
+        run = jax.checkpoint(run)
+    for i in range(config.nb):
+        kept[i] = x = run(params["blocks"][str(i)], x)
     skip = first if config.skip == "first" else x
     return skip + apply_conv(params["trunk_conv"], x, compute), kept
 

@@ -49,7 +49,8 @@ class UNetConfig:
       affine: the level scales and shifts features instead of being added (FiLM).
       init: "orthogonal" (public), or "zero_last": the last convolutions of blocks,
         attentions and of the network start at zero, the others orthogonal.
-      compute: precision and form; `remat` rematerialises each residual block.
+      compute: precision and form; memory "remat" computes each residual block again in the
+        backward pass.
     """
 
     image_channels: int = 3
@@ -73,6 +74,7 @@ class UNetConfig:
         choice("block", self.block, ("ddpm", "biggan"))
         choice("conditioning", self.conditioning, ("level", "time"))
         choice("init", self.init, ("orthogonal", "zero_last"))
+        choice("compute.memory (of a U-Net)", self.compute.memory, ("store", "remat"))
         sizes = (self.image_channels, self.channels, self.res_blocks, self.norm_groups)
         if min(*sizes, *self.multipliers, len(self.multipliers)) < 1 or self.cond_channels < 0:
             raise ConfigError(

@@ -44,7 +44,7 @@ def residual_block(layer, config):
             h = ((h + mixed) * scale).astype(dtype)
         return h
 
-    return jax.checkpoint(run) if compute.remat else run
+    return jax.checkpoint(run) if compute.memory == "remat" else run
 
 
 def down_conv(x, kernel, compute: Compute):

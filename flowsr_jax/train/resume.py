@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowsr_jax.config import ConfigError
+from flowsr_jax.config import ConfigError, upgraded
 from flowsr_jax.train.config import Config, resolve
 
 # Fields that change what is logged, kept, shown or where things lie, but not the numbers
@@ -37,6 +37,7 @@ def check_resumable(saved: Mapping[str, Any], config: Config, phase: int, step: 
       ConfigError: differences that would make the rest of the run another run; all of
         them are named.
     """
+    saved = upgraded(saved)
     with contextlib.suppress(ConfigError):
         saved = resolve(saved).to_dict()  # fields newer than the checkpoint take their defaults
     notes, blocking = [], []

@@ -123,7 +123,7 @@ def build_flow(config: GlowConfig) -> Chain:
             ("coupling", Coupling(net, COUPLINGS[config.coupling])),
         )
     )
-    steps = Scan(step, config.steps, unroll=compute.unroll, remat=compute.remat)
+    steps = Scan(step, config.steps, unroll=compute.unroll, memory=compute.memory)
     level = Chain((("squeeze", Squeeze()), ("steps", steps)))
     split = (BorderedSplit if config.border else Split)(compute=compute)
     splits = (split,) * (config.levels - 1) + (None,)

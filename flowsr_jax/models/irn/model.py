@@ -117,7 +117,7 @@ def build_flow(config: IRNConfig) -> Chain:
     }[config.form]
     net = DenseBlock(config.growth, config.compute)
     block = InvertibleBlock(net, config.channels, ScaleForm("sigmoid", config.clamp))
-    options = {"unroll": config.compute.unroll, "remat": config.compute.remat}
+    options = {"unroll": config.compute.unroll, "memory": config.compute.memory}
     stages = [
         (f"blocks{i + 1}", Scan(block, count, **options)) for i, count in enumerate(config.stages)
     ]

@@ -26,7 +26,7 @@ from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.math.gaussian import standard_normal_log_prob, sum_event
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.glow.unconditional import pixels
-from flowsr_jax.models.nice.mlp import MLP
+from flowsr_jax.nets.mlp import MLP
 
 RANGES = {"unit": (1.0, 0.0), "symmetric": (2.0, -1.0)}
 

@@ -25,7 +25,7 @@ from flowsr_jax.bijectors import (
     Swap,
     Within,
 )
-from flowsr_jax.config import ConfigError
+from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.glow.unconditional import pixels
@@ -77,6 +77,7 @@ class RealNVPConfig:
                 f"low = {self.low} and width = {self.width} must not be negative, nor their sum "
                 "above 1"
             )
+        choice("compute.memory (of RealNVP)", self.compute.memory, ("store",))
         if not 0 < self.momentum <= 1:
             raise ConfigError(f"momentum = {self.momentum} must be above 0 and at most 1")
         if self.temperature < 0:

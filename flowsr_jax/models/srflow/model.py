@@ -52,6 +52,8 @@ class SRFlowConfig:
         on both sides by exp(+-scale_clamp) (ours; for flows that explode).
       shift_by_encoder: the flow models HR minus the encoder's image (ours).
       condition_on_estimate: the squeezed encoder image joins the conditioning (ours).
+      injector: affine injectors; False is the paper's ablation (the released code has no
+        such option), in which the couplings alone see the conditioning.
       temperature: default temperature of `sample`.
       official_extras: carry the released files' unused tensors for export.
       compute: precision and form of the flow's networks.
@@ -69,6 +71,7 @@ class SRFlowConfig:
     scale_clamp: float = 1.0
     shift_by_encoder: bool = False
     condition_on_estimate: bool = False
+    injector: bool = True
     temperature: float = 0.9
     official_extras: bool = False
     compute: Compute = Compute()
@@ -120,17 +123,12 @@ def build_flow(config: SRFlowConfig) -> Chain:
     scale_form = ScaleForm(config.scale_form, config.scale_clamp, config.affine_eps)
     affine = Affine(scale_form, layout="cross", shift_first=True)
     transition = Chain((("actnorm", ActNorm()), ("conv1x1", Conv1x1())))
-    options = {"unroll": config.compute.unroll, "remat": config.compute.remat}
+    options = {"unroll": config.compute.unroll, "memory": config.compute.memory}
     levels, splits = [], []
     for level in range(1, config.levels + 1):
         net = CouplingNet(config.hidden, config.cond_channels(level), config.compute)
-        step = Chain(
-            (
-                *transition.parts,
-                ("injector", Injector(net, affine)),
-                ("coupling", Coupling(net, affine)),
-            )
-        )
+        injector = (("injector", Injector(net, affine)),) if config.injector else ()
+        step = Chain((*transition.parts, *injector, ("coupling", Coupling(net, affine))))
         parts = [("squeeze", Squeeze())]
         if config.transition_steps:
             parts.append(("transition", Scan(transition, config.transition_steps, **options)))

@@ -58,6 +58,7 @@ def srflow_rules(config: SRFlowConfig) -> list[Rule]:
         "scale_form": config.scale_form != "sigmoid2",
         "shift_by_encoder": config.shift_by_encoder,
         "condition_on_estimate": config.condition_on_estimate,
+        "injector": not config.injector,
     }
     if any(ours.values()):
         names = ", ".join(name for name, used in ours.items() if used)

@@ -1,0 +1,228 @@
+"""The invariants of a bijector, as assertions: for tests of your own bijectors and flows.
+
+    from flowsr_jax.testing import check_bijector
+
+    def test_my_bijector():
+        check_bijector(MyBijector(), shape=(2, 3, 4))
+
+docs/bijectors.md says more.  tests/test_bijectors.py runs the same on every bijector of the
+library.  Needs no test framework; every failure is an AssertionError that names the invariant.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flowsr_jax.bijectors import Bijector
+
+
+def check_bijector(
+    bijector: Bijector,
+    shape: tuple[int, ...],
+    *,
+    cond: Any = None,
+    params: Any = None,
+    x: Any = None,
+    bad_shape: tuple[int, ...] | None = None,
+) -> None:
+    """Assert every invariant on a batch of two; seconds for a small input.
+
+    Round trip, logdet against the autodiff Jacobian in both directions, jit and `prepare`
+    against the plain calls, finite gradients, independence of the examples of a batch,
+    `init_from_data`, `output_shape` and a rejected shape.
+
+    Args:
+      bijector: forward may give one array or a pytree of them, as a multi-scale flow does.
+      shape: of one example, small: the Jacobian has its size squared.
+      cond: pytree of arrays [2, ...], or None.
+      params: None takes those of `init`, moved away from their start (`moved`), where an
+        identity would hide mistakes.
+      x: float32 [2, *shape]; None draws standard normal values.
+      bad_shape: of one example that the bijector must reject with a ValueError.
+
+    Raises:
+      AssertionError: the first invariant that does not hold.
+    """
+    checks = Invariants(bijector, shape, cond=cond, params=params, x=x)
+    checks.round_trip()
+    checks.jacobian()
+    checks.jit_and_prepare()
+    checks.gradients()
+    checks.independence()
+    checks.data_init()
+    checks.announced_shape()
+    if bad_shape is not None:
+        checks.rejects(bad_shape)
+
+
+def moved(params: Any, fixed: tuple[str, ...] = ("p", "sign_s")) -> Any:
+    """`params` with noise of deviation 0.1 on every float leaf, always the same.
+
+    Args:
+      params: nested dicts of arrays.
+      fixed: names of leaves that stay (those that a bijector never trains).
+    """
+    rng = np.random.default_rng(1)
+
+    def move(path, leaf):
+        noise = 0.1 * rng.standard_normal(leaf.shape, np.float32)
+        keep = leaf.dtype != jnp.float32 or path[-1].key in fixed
+        return leaf if keep else jnp.asarray(leaf + noise)
+
+    return jax.tree_util.tree_map_with_path(move, params)
+
+
+class Invariants:
+    """One bijector with parameters, a batch of two and cond; each method asserts one invariant.
+
+    Arguments as of `check_bijector`.  Programs are compiled once for all methods.
+    """
+
+    def __init__(self, bijector, shape, *, cond=None, params=None, x=None):
+        if x is None:
+            x = np.random.default_rng(2).standard_normal((2, *shape), np.float32)
+        self.bijector, self.cond, self.x = bijector, cond, jnp.asarray(x)
+        self.params = moved(bijector.init(jax.random.key(7), shape)) if params is None else params
+
+    @functools.cached_property
+    def _programs(self):
+        return jax.jit(self.bijector.forward), jax.jit(self.bijector.inverse)
+
+    def forward(self, *args):
+        """The bijector's, under jit."""
+        return self._programs[0](*args)
+
+    def inverse(self, *args):
+        """The bijector's, under jit."""
+        return self._programs[1](*args)
+
+    @functools.cached_property
+    def _output(self):
+        return self.forward(self.params, self.x, self.cond)
+
+    def round_trip(self):
+        """inverse(forward(x)) is x, the logdets cancel, and are float32 [B]."""
+        y, logdet = self._output
+        back, inverse_logdet = self.inverse(self.params, y, self.cond)
+        np.testing.assert_allclose(back, self.x, atol=2e-5, err_msg="round trip")
+        total = logdet + inverse_logdet
+        np.testing.assert_allclose(total, 0.0, atol=2e-4, err_msg="sum of the logdets")
+        for name, found in (("forward", logdet), ("inverse", inverse_logdet)):
+            kind = f"logdet of {name}: {found.dtype}{list(found.shape)}, not float32[2]"
+            assert found.shape == (2,) and found.dtype == jnp.float32, kind
+
+    def jacobian(self):
+        """logdet is log|det| of the autodiff Jacobian, in both directions."""
+        y, logdet = self._output
+        logdets = {"forward": logdet, "inverse": self.inverse(self.params, y, self.cond)[1]}
+
+        @jax.jit
+        @jax.vmap
+        def jacobians(x, y, cond):
+            """Those of one example, which is a batch of one."""
+            one = jax.tree.map(lambda c: c[None], cond)
+
+            def of(method, at):
+                at = jax.tree.map(lambda leaf: leaf[None], at)
+
+                def run(flat):
+                    return flatten(method(self.params, unflatten(flat[None], at), one)[0])[0]
+
+                return jax.jacrev(run)(flatten(at)[0])
+
+            return {
+                "forward": of(self.bijector.forward, x),
+                "inverse": of(self.bijector.inverse, y),
+            }
+
+        for direction, found in jacobians(self.x, y, self.cond).items():
+            expected = np.linalg.slogdet(np.asarray(found, np.float64))[1]
+            limit = 2e-4 * max(1.0, np.abs(expected).max())
+            name = f"logdet of {direction} against its Jacobian"
+            np.testing.assert_allclose(logdets[direction], expected, atol=limit, err_msg=name)
+
+    def jit_and_prepare(self):
+        """jit changes nothing, and neither does handing over what `prepare` gives."""
+        b, params, x, cond = self.bijector, self.params, self.x, self.cond
+
+        @jax.jit
+        def prepared(params, x, y, cond):
+            ready = b.prepare(params, cond), b.prepare(params, cond, inverse=True)
+            return b.forward(params, x, cond, ready[0]), b.inverse(params, y, cond, ready[1])
+
+        plain = b.forward(params, x, cond)
+        back = b.inverse(params, plain[0], cond)
+        jitted = self.forward(params, x, cond), self.inverse(params, plain[0], cond)
+        others = {"jit": jitted, "prepare": prepared(params, x, plain[0], cond)}
+        for name, other in others.items():
+            for a, c in zip(jax.tree.leaves((plain, back)), jax.tree.leaves(other), strict=True):
+                np.testing.assert_allclose(a, c, atol=1e-5, rtol=1e-5, err_msg=name)
+
+    def gradients(self):
+        """Gradients by x and by the float parameters are finite."""
+        floats = jax.tree.map(lambda p: p.dtype == jnp.float32, self.params)
+
+        def loss(trained, x):
+            merged = jax.tree.map(lambda f, t, p: t if f else p, floats, trained, self.params)
+            y, logdet = self.bijector.forward(merged, x, self.cond)
+            return jnp.sum(jnp.square(flatten(y))) - jnp.sum(logdet)
+
+        trained = jax.tree.map(lambda f, p: p if f else jnp.zeros(()), floats, self.params)
+        grads = jax.jit(jax.grad(loss, (0, 1)))(trained, self.x)
+        finite = all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads))
+        assert finite, "gradients are not finite"
+
+    def independence(self):
+        """An example alone gives what it gives in a batch."""
+        y, logdet = self._output
+        cond = jax.tree.map(lambda c: c[:1], self.cond)
+        y1, logdet1 = self.forward(self.params, self.x[:1], cond)
+        assert logdet1.shape == (1,), f"logdet of a batch of one: {logdet1.shape}"
+        np.testing.assert_allclose(logdet1[0], logdet[0], atol=1e-4, err_msg="batch of one")
+        np.testing.assert_allclose(flatten(y1)[0], flatten(y)[0], atol=1e-5, err_msg="batch of one")
+
+    def data_init(self):
+        """init_from_data keeps the structure, and gives what forward gives with its result."""
+        init = jax.jit(self.bijector.init_from_data)
+        new, y, logdet = init(self.params, self.x, self.cond)
+        kept = jax.tree.structure(new) == jax.tree.structure(self.params)
+        assert kept, "init_from_data changes the structure of the parameters"
+        again, logdet_again = self.forward(new, self.x, self.cond)
+        np.testing.assert_allclose(flatten(again), flatten(y), atol=1e-4, err_msg="init_from_data")
+        np.testing.assert_allclose(logdet, logdet_again, atol=1e-3, err_msg="init_from_data")
+
+    def announced_shape(self):
+        """output_shape is the shape of forward's output."""
+        found = [y.shape[1:] for y in jax.tree.leaves(self._output[0])]
+        said = self.bijector.output_shape(self.x.shape[1:])
+        said = [said] if isinstance(said[0], int) else list(said)
+        assert found == [tuple(s) for s in said], f"output_shape is {said}, the output {found}"
+
+    def rejects(self, bad_shape):
+        """forward of examples of `bad_shape` raises a ValueError that gives a number."""
+        try:
+            self.bijector.forward(self.params, jnp.zeros((2, *bad_shape)), self.cond)
+        except ValueError as error:
+            assert any(c.isdigit() for c in str(error)), f"no number in the message: {error}"
+        else:
+            raise AssertionError(f"shape {bad_shape} is not rejected")
+
+
+def flatten(tree):
+    """Concatenate a pytree of [B, ...] arrays to [B, D]."""
+    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], 1)
+
+
+def unflatten(flat, tree):
+    """Undo `flatten`: [B, D] to arrays of the shapes of `tree`."""
+    leaves, structure = jax.tree.flatten(tree)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    parts = jnp.split(flat, ends, axis=1)
+    return jax.tree.unflatten(
+        structure, [p.reshape(-1, *leaf.shape[1:]) for p, leaf in zip(parts, leaves, strict=True)]
+    )
