@@ -24,7 +24,7 @@ from jax.experimental import topologies
 
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.rrdb_config import RRDBConfig
-from flowsr_jax.models.srflow.family import nll_loss
+from flowsr_jax.models.srflow.family import init_from_data, nll_loss
 from flowsr_jax.models.srflow.model import SRFlowConfig, build_flow, init
 from flowsr_jax.nets.conv import MEMORY, Compute
 
@@ -52,12 +52,15 @@ def arguments(config: SRFlowConfig, args):
     # Networks of zeros would have no gradients.
     moved = lambda x: x + 0.02 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
     if args.blocks:
-        return jax.tree.map(moved, init(config, jax.random.key(0))), hr[:, ::4, ::4], hr
-    params = build_flow(config).init(jax.random.key(0), (8, 8, 3))
+        params, lr = jax.tree.map(moved, init(config, jax.random.key(0))), hr[:, ::4, ::4]
+        batch = {"hr": hr, "lr": lr}
+        return init_from_data(params, batch, jax.random.key(1)), lr, hr
+    flow = build_flow(config)
+    params = jax.tree.map(moved, flow.init(jax.random.key(0), (8, 8, 3)))
     sides = [args.size // 2**level for level in (1, 2, 3)]
     levels = [rng.standard_normal((1, n, n, config.cond_channels(1)), np.float32) for n in sides]
     cond = {"levels": [jnp.asarray(level) for level in levels], "estimate": None}
-    return jax.tree.map(moved, params), cond, hr
+    return flow.init_from_data(params, hr, cond)[0], cond, hr
 
 
 def step(config: SRFlowConfig, args, timed: bool):

@@ -306,7 +306,13 @@ def test_images_between(demo, photo):
     np.testing.assert_allclose(own[1], floats(hr[:, ::-1]), atol=1e-4)
 
 
-def test_edits_work_under_jit(demo, photo):
+def test_restore_under_jit_is_spatial_then_local_normalisation(demo, photo):
     hr, _ = photo
     traced = jax.jit(conditional.restore)(demo, floats(hr), KEY, 0.5)
-    np.testing.assert_allclose(traced, conditional.restore(demo, floats(hr), KEY, 0.5), atol=1e-4)
+    small = conditional.own_lr(demo, floats(hr))
+    latents, _ = flowsr_jax.encode(demo, floats(hr), small)
+    first, second = jax.random.split(KEY)
+    latents = normalize_latents(latents, first, 0.5, "spatial")
+    latents = normalize_latents(latents, second, 0.5, "local")
+    expected = flowsr_jax.decode(demo, latents, small)
+    np.testing.assert_allclose(traced, expected, atol=1e-4)
