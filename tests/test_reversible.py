@@ -267,6 +267,10 @@ def test_records_of_earlier_versions(tmp_path):
     del saved["model"]["compute"]["memory"]
     saved["model"]["compute"]["remat"] = True
     assert check_resumable(saved, config, 0, 1) == []
+    saved["model"]["compute"]["remat"] = False
+    (note,) = check_resumable(saved, config, 0, 1)  # recomputing does not change the run
+    assert note == "model.compute.memory: 'store' -> 'remat'"
+    saved["model"]["compute"]["remat"] = True
     with pytest.raises(ConfigError, match="remat is not a field of Compute"):
         resolve(saved)  # a config of today has one way to say it
 

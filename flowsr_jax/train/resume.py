@@ -11,11 +11,11 @@ from flowsr_jax.config import ConfigError, upgraded
 from flowsr_jax.train.config import Config, resolve
 
 # Fields that change what is logged, kept, shown or where things lie, but not the numbers
-# of the training (an accumulated or differently sharded step agrees up to rounding).
+# of the training (an accumulated, differently sharded or recomputed step agrees up to rounding).
 HARMLESS = re.compile(
     r"name|train\.(log_every|valid_\w+|sheet_images|checkpoint_every|keep|best|max_skipped\w*"
     r"|mesh_\w+|accumulate|compilation_cache|tensorboard|phases\[\d+\]\.(name|init_from))"
-    r"|data\.(\w+_dir|valid_split|workers|cache_mib)"
+    r"|data\.(\w+_dir|valid_split|workers|cache_mib)|model\.(\w+\.)*compute\.memory"
 )
 
 
