@@ -28,8 +28,8 @@ from flowsr_jax.editing.unconditional_files import (
     to_floats,
     to_pixels,
 )
-from flowsr_jax.evaluation.plan import require_writable
 from flowsr_jax.evaluation.progress import progress
+from flowsr_jax.io.atomic import require_writable
 from flowsr_jax.io.images import ImageError, list_images, write_png
 from flowsr_jax.models import Params
 from flowsr_jax.upscaling import Summary, UsageError

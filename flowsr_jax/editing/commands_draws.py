@@ -24,9 +24,8 @@ from flowsr_jax.editing.unconditional_files import (
     in_channels,
     to_pixels,
 )
-from flowsr_jax.evaluation.plan import require_writable
 from flowsr_jax.evaluation.progress import progress
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.io.atomic import atomic_write, require_writable
 from flowsr_jax.io.images import ImageError, list_images, read_rgb
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.upscaling import Summary, UsageError

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from flowsr_jax.io.atomic import remove_leftovers
+from flowsr_jax.io.atomic import remove_leftovers, require_writable
 from flowsr_jax.io.heat_map import heat_map
 from flowsr_jax.io.images import write_png
 from flowsr_jax.models.inputs import check_temperature
@@ -70,7 +69,7 @@ def edit_file(
       the counts, of one edit.
 
     Raises:
-      UsageError, ImageError, ValueError: nothing was done.
+      UsageError, ImageError, ValueError, OSError: nothing was done.
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UsageError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
@@ -82,7 +81,8 @@ def edit_file(
     for path in files.values():
         if path.resolve() in taken:
             raise UsageError(f"{path}: the output would overwrite an input")
-    _writable(out)
+    require_writable(out)
+    remove_leftovers(out)
     with progress(1) as shown:
         if not overwrite and all(path.exists() for path in files.values()):
             outcome, text = "skipped", "the output exists (--overwrite makes it again)"
@@ -141,13 +141,3 @@ def _shown(image: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
     part = image[window]
     factor = max(1, SHEET // (2 * max(part.shape[:2])))  # small ones would be hard to see
     return part.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written to ({error.strerror})") from None
-    remove_leftovers(out)

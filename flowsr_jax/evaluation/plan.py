@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,12 +171,3 @@ def compare_features(features: Sequence[str] | None) -> dict[str, Any] | None:
         found["text"] += f", KID {found['kid']:.6f} (unbiased, all pairs)"
     found["text"] += f": {sizes} of {width} dimensions"
     return found
-
-
-def require_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise EvaluationError(f"{out}: cannot be written to ({error.strerror})") from None

@@ -23,11 +23,11 @@ from flowsr_jax.evaluation.plan import (
     compare_features,
     find_scale,
     make_methods,
-    require_writable,
 )
 from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.evaluation.protocols import get_protocol, resize
 from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, write_summary
+from flowsr_jax.io.atomic import require_writable
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
 from flowsr_jax.train.sheet import cut, write_sheet

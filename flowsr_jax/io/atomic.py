@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +44,20 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def require_writable(folder: str | os.PathLike) -> None:
+    """Make a folder, where it is missing, and see that files can be written there.
+
+    Raises:
+      OSError: they cannot; one line that names the folder.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written to ({error.strerror})") from None
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:

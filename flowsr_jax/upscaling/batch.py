@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowsr_jax.io.atomic import remove_leftovers
+from flowsr_jax.io.atomic import remove_leftovers, require_writable
 from flowsr_jax.io.images import ImageError
 from flowsr_jax.upscaling.image import SampleError
 from flowsr_jax.upscaling.jobs import Job, UsageError, plan
@@ -37,11 +36,9 @@ def begin(
     out = Path(out)
     jobs = plan(Path(source), out, num_samples, heat)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        require_writable(out)
     except OSError as error:
-        raise UsageError(f"{out}: cannot be written to ({error.strerror})") from None
+        raise UsageError(str(error)) from None
     return jobs
 
 
