@@ -8,6 +8,7 @@ channels last; results are not clipped: `jnp.clip(sr, 0, 1)` is the caller's cho
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import jax
@@ -67,6 +68,11 @@ def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params
     if notes:
         warnings.warn("; ".join(notes), stacklevel=2)
     return imported.params
+
+
+def read_model(path) -> Params:
+    """What the commands take as MODEL: `load`'s paths, or a file for `from_torch`."""
+    return from_torch(path) if os.path.isfile(path) else load(path)
 
 
 def sample(

@@ -14,7 +14,6 @@ input failed, 2 nothing could be done.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 # The flags, each known to the commands below that name it.
@@ -111,12 +110,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     flags = vars(_parser().parse_args(argv))
     command, model, out = (flags.pop(name) for name in ("command", "model", "output"))
-    import flowsr_jax  # after the flags: --help and mistakes in them answer at once
+    # After the flags: --help and mistakes in them answer at once.
+    from flowsr_jax.api import read_model
     from flowsr_jax.editing.commands import COMMANDS as functions
 
     try:
-        read = flowsr_jax.from_torch if os.path.isfile(model) else flowsr_jax.load
-        summary = functions[command](read(model), out, **flags)
+        summary = functions[command](read_model(model), out, **flags)
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -12,7 +12,6 @@ could be done.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 
@@ -42,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--features", nargs=2, metavar="FILE", help="FID, KID of real and fake")
     parser.add_argument("--limit", type=int, default=0, help="the first so many images only")
     args = parser.parse_args(argv)
-    import flowsr_jax  # after the flags: --help and mistakes in them answer at once
+    # After the flags: --help and mistakes in them answer at once.
+    from flowsr_jax.api import read_model
     from flowsr_jax.evaluation import evaluate_folder
     from flowsr_jax.evaluation.curve import TEMPERATURES
 
@@ -50,8 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         params = None
         if args.model not in (None, "bicubic"):
-            read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
-            params = read(args.model)
+            params = read_model(args.model)
         result = evaluate_folder(
             args.input,
             args.output,

@@ -12,7 +12,6 @@ of the same model made; it is no super-resolution.  See docs/rescaling.md.  Exit
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 
@@ -44,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    import flowsr_jax  # after the flags: --help and mistakes in them answer at once
+    # After the flags: --help and mistakes in them answer at once.
+    from flowsr_jax.api import read_model
     from flowsr_jax.upscaling import downscale_files, restore_files
 
     options = {"tile": args.tile, "overwrite": args.overwrite}
@@ -52,8 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         options |= {"seed": args.seed, "temperature": args.temperature}
     run = downscale_files if args.verb == "down" else restore_files
     try:
-        read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
-        summary = run(read(args.model), args.input, args.output, **options)
+        summary = run(read_model(args.model), args.input, args.output, **options)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

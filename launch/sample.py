@@ -12,7 +12,6 @@ be done.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 
@@ -47,14 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="draw existing outputs again")
     args = parser.parse_args(argv)
-    import flowsr_jax  # after the flags: --help and mistakes in them answer at once
+    # After the flags: --help and mistakes in them answer at once.
+    from flowsr_jax.api import read_model
     from flowsr_jax.upscaling import upscale_files
 
     chosen = {"sampler": args.sampler, "steps": args.steps}
     try:
-        read = flowsr_jax.from_torch if os.path.isfile(args.model) else flowsr_jax.load
         summary = upscale_files(
-            read(args.model),
+            read_model(args.model),
             args.input,
             args.output,
             num_samples=args.num_samples,

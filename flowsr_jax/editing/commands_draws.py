@@ -108,7 +108,7 @@ def depth_files(
       ValueError: as `temperature_files`; models of different channels.
     """
     _check_draws(draws, seed)
-    every = [params, *map(_load, models)]
+    every = [params, *map(api.read_model, models)]
     for one in every:
         check_model(one)
     if len({one.config.image_shape[-1] for one in every}) > 1:
@@ -146,10 +146,6 @@ def depth_files(
         file.write(text.getvalue().encode())
     draw_sheet(out / "depth.png", rows)
     return Summary(1, 0, failed)
-
-
-def _load(path: str) -> Params:
-    return (api.from_torch if os.path.isfile(path) else api.load)(path)
 
 
 def _check_draws(draws: int, seed: int) -> None:
