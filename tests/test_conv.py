@@ -73,5 +73,6 @@ def test_bfloat16_has_float32_outputs_and_gradients(conv, size):
 
 def test_a_zero_gradient_gives_a_zero_kernel_gradient():
     # The CPU compiler got a product of several contracted axes with constant zeros wrong.
-    norm = jax.jit(lambda x, k: jnp.sum(_kernel_gradient(x, jnp.zeros((2, 8, 8, 45)), k) ** 2))
+    zeros, padding = jnp.zeros((2, 8, 8, 45)), ((1, 1), (1, 1))
+    norm = jax.jit(lambda x, k: jnp.sum(_kernel_gradient(padding, x, zeros, k) ** 2))
     assert float(norm(jnp.ones((2, 8, 8, 35)), jnp.ones((3, 3, 35, 45)))) == 0.0

@@ -22,6 +22,7 @@ from flowsr_jax.models.srflow.family import init_from_data, nll_loss
 from flowsr_jax.models.srflow.model import build_flow, condition
 from flowsr_jax.models.srflow.torch_map import srflow_rules
 from flowsr_jax.nets import rrdb
+from flowsr_jax.nets.upsampled import dense
 
 LN2 = math.log(2.0)
 
@@ -56,7 +57,9 @@ def check_encoder(table, params, golden, limit):
 
     @jax.jit
     def run(params, lr):
-        feature, kept = rrdb.trunk(params["encoder"], lr, config, config.compute)
+        feature, kept = rrdb.trunk(
+            params["encoder"], lr, config, config.compute, keep=tuple(range(config.nb))
+        )
         ups = rrdb.upsampled_features(
             params["encoder"], feature, config, config.compute, config.scale
         )
@@ -67,8 +70,9 @@ def check_encoder(table, params, golden, limit):
     got = {"rrdb/last_lr_fea": feature, "rrdb/out": image}
     got["rrdb/fea_up0"] = rrdb.half_size(feature)
     got |= {f"rrdb/fea_up{f}": ups[f] for f in ups if f > 1}
-    got |= {f"rrdb/block_{i}": kept[i] for i in kept}
-    got |= {f"cond/level{i + 1}": c for i, c in enumerate(cond["levels"])}
+    got |= {f"rrdb/block_{i}": block for i, block in enumerate(kept)}
+    for i, level in enumerate(cond["levels"]):
+        got[f"cond/level{i + 1}"] = dense(level) if isinstance(level, tuple) else level
     wanted = [k for k in golden if k.startswith(("rrdb/", "cond/"))]
     for name in wanted:
         table.check(name, got[name], golden[name], limit)

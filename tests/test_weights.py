@@ -48,7 +48,7 @@ def test_round_trip(tmp_path, params):
     ]
     record = json.loads((tmp_path / "new" / "model" / "config.json").read_text())
     assert record == {
-        "format": 1,
+        "format": 2,
         "family": "fake",
         "config": {"width": 4, "blocks": [1, 2, 5], "broken": 0.0},
         "metadata": {"step": 3},
@@ -175,7 +175,7 @@ FAULTS = {
     "bad value": (_record(config={"width": 0}), "width = 0 must be at least 1"),
     "unknown family": (_record(family="fakee"), "unknown model family 'fakee'.*'fake'"),
     "family of no name": (_record(family=[1]), "must be a JSON object with"),
-    "newer format": (_record(format=2), "format 2 is unknown; this version reads 1"),
+    "newer format": (_record(format=3), "format 3 is unknown; this version reads 1 to 2"),
     "no family": (_record(family=None), "must be a JSON object with the fields"),
     "not an object": (lambda f: (f / "config.json").write_text("[]"), "must be a JSON object"),
 }

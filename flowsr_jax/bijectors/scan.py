@@ -34,12 +34,15 @@ class Scan(Bijector):
       length: K.
       unroll: unroll the loop at compile time.
       memory: see above.
+      hoist: prepare all steps before the loop; False leaves it to each step, as a plain
+        transcription would (for benchmarks).
     """
 
     step: Bijector
     length: int
     unroll: bool = False
     memory: str = "store"
+    hoist: bool = True
 
     def __post_init__(self):
         choice("memory", self.memory, MEMORY)
@@ -55,7 +58,7 @@ class Scan(Bijector):
         return jax.tree.map(lambda leaf: leaf[k], params)
 
     def prepare(self, params, cond=None, inverse: bool = False):
-        return self.step.prepare_stacked(params, cond, inverse)
+        return self.step.prepare_stacked(params, cond, inverse) if self.hoist else None
 
     def forward(self, params, x, cond=None, prepared=None):
         return self._run(False, params, x, cond, prepared)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import warnings
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from flowsr_jax.io.atomic import atomic_write
 from flowsr_jax.io.torch_file import WeightsFileError
 from flowsr_jax.models.base import Params, get_family
 
-FORMAT = 1
+FORMAT = 2  # 1 had the equal blocks of an RRDB apart: .../blocks/0/... instead of stacked
 TENSORS = "params.safetensors"
 CONFIG = "config.json"
 RECORD = "flowsr_jax"  # key of the record in the header of the tensor file
@@ -106,6 +107,8 @@ def load(path: str | os.PathLike) -> Params:
         )
         record = inside
     config = _config(record, folder / CONFIG)
+    if record["format"] == 1:
+        tensors = _stacked_blocks(tensors)
     family = get_family(record["family"])
     expected = jax.eval_shape(lambda key: family.init(config, key), jax.random.key(0))
     names = _named(expected)
@@ -180,12 +183,25 @@ def _config(record: Any, path: Path):
             f"{path}: must be a JSON object with the fields format (a number), family (a name) "
             "and config (an object)"
         )
-    if record["format"] != FORMAT:
+    if record["format"] not in range(1, FORMAT + 1):
         raise WeightsFileError(
-            f"{path}: format {record['format']} is unknown; this version reads {FORMAT}"
+            f"{path}: format {record['format']} is unknown; this version reads 1 to {FORMAT}"
         )
     family = get_family(record["family"])
     return from_dict(family.config_class, upgraded(record["config"]), f"{path}: config")
+
+
+def _stacked_blocks(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the tensors of a folder of format 1 as those of format 2."""
+    new, blocks = {}, {}
+    for name, tensor in tensors.items():
+        if match := re.fullmatch(r"(.*blocks/)(\d+)/(.*)", name):
+            blocks.setdefault(match[1] + match[3], {})[int(match[2])] = tensor
+        else:
+            new[name] = tensor
+    for name, parts in blocks.items():
+        new[name] = np.stack([parts[i] for i in sorted(parts)])
+    return new
 
 
 def _compare(expected: Mapping, found: Mapping, path: Path) -> None:

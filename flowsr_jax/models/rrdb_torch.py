@@ -11,6 +11,7 @@ nothing tells the two apart, and SRFlow's form is taken unless skip="first" is p
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -70,11 +71,18 @@ def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.", scheme: str = "release
         return conv_rules(prefix + key, ("encoder", *path))
 
     rules = conv("conv_first", "conv_first")
-    for i in range(config.nb):
-        for j in (1, 2, 3):
-            for c in range(1, 6):
-                path = ("blocks", str(i), f"rdb{j}", f"conv{c}")
-                rules += conv("block", *path, i=i, j=j, c=c)
+    for j in (1, 2, 3):
+        for c in range(1, 6):
+            blocks = [conv("block", i=i, j=j, c=c) for i in range(config.nb)]
+            rules += [
+                dataclasses.replace(
+                    same[0],
+                    keys=tuple(rule.keys[0] for rule in same),
+                    path=("encoder", "blocks", f"rdb{j}", f"conv{c}", same[0].path[-1]),
+                    stacked=True,
+                )
+                for same in zip(*blocks, strict=True)
+            ]
     rules += conv("trunk_conv", "trunk_conv")
     for u in range(1, up + 1):
         rules += conv("upconv", f"upconv{u}", u=u, u3=3 * u)

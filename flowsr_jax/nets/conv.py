@@ -10,6 +10,7 @@ sum; the tests prove them equal.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +35,19 @@ class Compute:
       memory: how the backward pass comes by activations: "store" keeps them, "remat"
         computes each step or block again from its input, "reversible" also computes
         that input, from the step's output (flows only; flowsr_jax/bijectors/scan.py).
+      hoist: compute the conditioning's share of all K steps before the loop over them, as
+        one wide convolution, with determinants and inverses (memory "store", samplers);
+        without it every step convolves [latent, conditioning] (for benchmarks).
+      subpixel: evaluate convolutions of enlarged features at the small size
+        (nets/upsampled.py); without it they are enlarged first (for benchmarks).
     """
 
     dtype: str = "float32"
     conv: str = "auto"
     unroll: bool = False
     memory: str = "store"
+    hoist: bool = True
+    subpixel: bool = True
 
     def __post_init__(self):
         choice("dtype", self.dtype, ("float32", "bfloat16"))
@@ -50,28 +58,38 @@ class Compute:
 PLAIN = Compute(conv="xla")
 
 
-def conv2d(x, kernel, bias=None, compute: Compute = Compute()):
+def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
     """2-D convolution, stride 1, zero padding that keeps the size.
 
     Args:
       x: [B,H,W,Ci].
-      kernel: [kh,kw,Ci,Co], odd kh and kw.
+      kernel: [kh,kw,Ci,Co].
       bias: [Co] or None.
       compute: precision and form.
+      padding: ((top, bottom), (left, right)), together kh-1 and kw-1; None for odd kh and kw
+        puts half on each side.
 
     Returns:
       [B,H,W,Co] float32.
     """
     if compute.dtype == "bfloat16":
         x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    padding = padding or tuple((n // 2, n // 2) for n in kernel.shape[:2])
+
+    def xla(x, kernel):
+        return _conv_xla(padding, x, kernel)
+
+    def gemm(x, kernel):
+        return _conv_gemm(padding, x, kernel)
+
     if kernel.shape[:2] == (1, 1):
         y = matmul(x, kernel[0, 0])
     elif compute.conv == "xla":
-        y = _conv_xla(x, kernel)
+        y = xla(x, kernel)
     elif compute.conv == "gemm":
-        y = _conv_gemm(x, kernel)
+        y = gemm(x, kernel)
     else:
-        y = lax.platform_dependent(x, kernel, cpu=_conv_gemm, default=_conv_xla)
+        y = lax.platform_dependent(x, kernel, cpu=gemm, default=xla)
     return y if bias is None else y + bias
 
 
@@ -80,12 +98,12 @@ def matmul(x, w):
     return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=jnp.float32)
 
 
-def _conv_xla(x, kernel):
+def _conv_xla(padding, x, kernel):
     return lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
-        "SAME",
+        padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=HIGHEST,
         preferred_element_type=jnp.float32,
@@ -96,35 +114,39 @@ def _flip(kernel):
     return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
-@jax.custom_vjp
-def _conv_gemm(x, kernel):
-    return _conv_xla(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv_gemm(padding, x, kernel):
+    return _conv_xla(padding, x, kernel)
 
 
-def _conv_gemm_fwd(x, kernel):
-    return _conv_xla(x, kernel), (x, kernel)
+def _conv_gemm_fwd(padding, x, kernel):
+    return _conv_xla(padding, x, kernel), (x, kernel)
 
 
-def _conv_gemm_bwd(residuals, g):
+def _conv_gemm_bwd(padding, residuals, g):
     x, kernel = residuals
     g = g.astype(x.dtype)
-    dx = _conv_xla(g, _flip(kernel))
-    return dx.astype(x.dtype), _kernel_gradient(x, g, kernel).astype(kernel.dtype)
+    dx = _conv_xla(_reversed(padding), g, _flip(kernel))
+    return dx.astype(x.dtype), _kernel_gradient(padding, x, g, kernel).astype(kernel.dtype)
 
 
-def _kernel_gradient(x, g, kernel):
+def _reversed(padding):
+    return tuple((after, before) for before, after in padding)
+
+
+def _kernel_gradient(padding, x, g, kernel):
     """sum over positions of x (shifted) times g, as one matrix product."""
     b, h, w, ci = x.shape
     kh, kw, _, co = kernel.shape
     taps = [(i, j) for i in range(kh) for j in range(kw)]
-    ph, pw = kh // 2, kw // 2
     shift_x = ci <= co
     source = x if shift_x else g
-    padded = jnp.pad(source, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
+    sides = padding if shift_x else _reversed(padding)
+    padded = jnp.pad(source, ((0, 0), *sides, (0, 0)))
     copies = []
     for i, j in taps:
-        # Tap (i, j) reads x at p + (i - ph, j - pw); moved to g the sign turns round.
-        top, left = (i, j) if shift_x else (2 * ph - i, 2 * pw - j)
+        # Tap (i, j) reads x from (i, j) before p on; moved to g the sign turns round.
+        top, left = (i, j) if shift_x else (kh - 1 - i, kw - 1 - j)
         copies.append(padded[:, top : top + h, left : left + w])
     stacked = jnp.concatenate(copies, axis=-1)
     if shift_x:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d, matmul
+from flowsr_jax.nets.upsampled import conv_parts, dense
 
 
 def channel_affine(p, x):
@@ -78,10 +79,15 @@ class CouplingNet:
         return params
 
     def prepare(self, params, cond):
-        """First-layer contribution of cond [B,H,W,cond_channels]: [B,H,W,hidden]."""
+        """First-layer contribution of cond: [B,H,W,hidden].
+
+        cond is [B,H,W,cond_channels], or the parts (`Upsampled`) whose channels make it up.
+        """
         if not self.cond_channels:
             return None
-        return conv2d(cond, params["w_cond"], None, self.compute)
+        if not self.compute.hoist:
+            return dense(cond) if isinstance(cond, tuple) else cond
+        return self._conv_cond(cond, params["w_cond"])
 
     def prepare_stacked(self, params, cond):
         """The same for K stacked nets as one wide convolution: [K,B,H,W,hidden]."""
@@ -90,19 +96,31 @@ class CouplingNet:
         w = params["w_cond"]
         k, kh, kw, ci, co = w.shape
         wide = w.transpose(1, 2, 3, 0, 4).reshape(kh, kw, ci, k * co)
-        y = conv2d(cond, wide, None, self.compute)
+        y = self._conv_cond(cond, wide)
         return jnp.moveaxis(y.reshape(*y.shape[:-1], k, co), -2, 0)
 
+    def _conv_cond(self, cond, kernel):
+        if isinstance(cond, tuple):
+            return conv_parts(cond, kernel, self.compute)
+        return conv2d(cond, kernel, None, self.compute)
+
     def _first(self, params, x, prepared):
-        terms = [] if prepared is None else [prepared]
+        if x is not None and prepared is not None and prepared.shape[:-1] != x.shape[:-1]:
+            raise ValueError(
+                f"cond must have the batch and positions of x, {tuple(x.shape[:-1])}, got "
+                f"{tuple(prepared.shape[:-1])}"
+            )
+        if self.compute.hoist or prepared is None:
+            terms = [] if prepared is None else [prepared]
+            if x is not None:
+                terms.append(conv2d(x, params["w_x"], None, self.compute))
+            return sum(terms)
+        # The plain form: prepared is the conditioning itself.
+        joined, w = prepared, params["w_cond"]
         if x is not None:
-            if prepared is not None and prepared.shape[:-1] != x.shape[:-1]:
-                raise ValueError(
-                    f"cond must have the batch and positions of x, {tuple(x.shape[:-1])}, got "
-                    f"{tuple(prepared.shape[:-1])}"
-                )
-            terms.append(conv2d(x, params["w_x"], None, self.compute))
-        return sum(terms)
+            joined = jnp.concatenate([x, prepared], axis=-1)
+            w = jnp.concatenate([params["w_x"], w], axis=2)
+        return conv2d(joined, w, None, self.compute)
 
     def _second(self, params, hidden):
         dtype = jnp.bfloat16 if self.compute.dtype == "bfloat16" else jnp.float32

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d
+from flowsr_jax.nets.upsampled import conv_nearest
 
 
 def init_conv(key, kernel: int, ci: int, co: int, mode: str = "default", gain: float = 1.0):
@@ -45,11 +46,6 @@ def apply_conv(p, x, compute: Compute):
 def leaky_relu(x):
     """LeakyReLU with slope 0.2."""
     return jnp.where(x >= 0, x, 0.2 * x)
-
-
-def nearest(x, factor: int):
-    """Repeat rows and columns: [B,H,W,C] -> [B,fH,fW,C]."""
-    return x if factor == 1 else jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
 
 
 def pixel_shuffle(x, factor: int):
@@ -90,7 +86,7 @@ def init_rrdb(key, config):
     ]
     params = {
         "conv_first": init_conv(next(keys), 3, config.in_channels, nf),
-        "blocks": {str(i): block for i, block in enumerate(blocks)},
+        "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks),
         "trunk_conv": init_conv(next(keys), 3, nf, nf),
     }
     if config.head == "subpixel":
@@ -104,23 +100,25 @@ def init_rrdb(key, config):
     return params
 
 
-def trunk(params, lr, config, compute: Compute):
-    """LR image -> (features [B,h,w,nf], {block index: output of that RRDB})."""
+def trunk(params, lr, config, compute: Compute, keep: tuple[int, ...] = ()):
+    """LR image -> (features [B,h,w,nf], outputs of the RRDBs with the indices `keep`)."""
     first = x = apply_conv(params["conv_first"], lr, compute)
-    kept = {}
 
-    def run(block, x):
+    def run(x, block):
         y = x
         for j in (1, 2, 3):
             y = dense_block(block[f"rdb{j}"], y, compute)
-        return 0.2 * y + x
+        x = 0.2 * y + x
+        # All or none: the backward pass keeps each block's input anyway.
+        return x, x if keep else None
 
     if compute.memory == "remat":
         run = jax.checkpoint(run)
-    for i in range(config.nb):
-        kept[i] = x = run(params["blocks"][str(i)], x)
+    unroll = config.nb if compute.unroll else 1
+    x, outputs = jax.lax.scan(run, x, params["blocks"], length=config.nb, unroll=unroll)
     skip = first if config.skip == "first" else x
-    return skip + apply_conv(params["trunk_conv"], x, compute), kept
+    features = skip + apply_conv(params["trunk_conv"], x, compute)
+    return features, [outputs[i] for i in keep]
 
 
 def upsampled_features(params, fea, config, compute: Compute, top: int):
@@ -131,7 +129,8 @@ def upsampled_features(params, fea, config, compute: Compute, top: int):
     """
     features = {1: fea}
     for i in range(1, int(math.log2(top)) + 1):
-        y = apply_conv(params[f"upconv{i}"], nearest(features[2 ** (i - 1)], 2), compute)
+        p = params[f"upconv{i}"]
+        y = conv_nearest(features[2 ** (i - 1)], p["w"], 2, compute) + p["b"]
         features[2**i] = leaky_relu(y)
     return features
 

@@ -23,8 +23,8 @@ from flowsr_jax.nets.attention import group_norm
 from flowsr_jax.nets.conv import Compute, conv2d
 from flowsr_jax.nets.embedding import level_embedding
 from flowsr_jax.nets.orthogonal import orthogonal
-from flowsr_jax.nets.rrdb import nearest
 from flowsr_jax.nets.unet_blocks import down_conv, residual_block
+from flowsr_jax.nets.upsampled import conv_nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +271,7 @@ def apply_unet(
         elif layer.kind == "down":
             h = down_conv(h, p["w"], config.compute) + p["b"]
         else:
-            h = conv2d(nearest(h, 2), p["w"], p["b"], config.compute)
+            h = conv_nearest(h, p["w"], 2, config.compute) + p["b"]
         h = h.astype(dtype)
         kept[name] = h
         if name.startswith("downs"):

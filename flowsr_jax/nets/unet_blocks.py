@@ -11,7 +11,8 @@ from jax import lax
 from flowsr_jax.nets.attention import group_norm, self_attention
 from flowsr_jax.nets.conv import HIGHEST, Compute, conv2d, matmul
 from flowsr_jax.nets.embedding import linear
-from flowsr_jax.nets.rrdb import half_size, nearest
+from flowsr_jax.nets.rrdb import half_size
+from flowsr_jax.nets.upsampled import nearest
 
 
 def residual_block(layer, config):

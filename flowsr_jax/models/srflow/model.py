@@ -32,6 +32,7 @@ from flowsr_jax.models.rrdb_config import RRDBConfig
 from flowsr_jax.nets import rrdb
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.coupling_net import CouplingNet
+from flowsr_jax.nets.upsampled import Upsampled, dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ def build_flow(config: SRFlowConfig) -> Chain:
     scale_form = ScaleForm(config.scale_form, config.scale_clamp, config.affine_eps)
     affine = Affine(scale_form, layout="cross", shift_first=True)
     transition = Chain((("actnorm", ActNorm()), ("conv1x1", Conv1x1())))
-    options = {"unroll": config.compute.unroll, "memory": config.compute.memory}
+    options = {k: getattr(config.compute, k) for k in ("unroll", "memory", "hoist")}
     levels, splits = [], []
     for level in range(1, config.levels + 1):
         net = CouplingNet(config.hidden, config.cond_channels(level), config.compute)
@@ -166,32 +167,36 @@ def condition(params: Params, lr):
     Returns:
       {"levels": [cond of level 1, ...], "estimate": encoder image or None}; the cond
       of level l is [B, s*h/2^l, s*w/2^l, C]: the level's feature first, then the
-      stacked blocks, then (option) the squeezed estimate.
+      stacked blocks, then (option) the squeezed estimate.  With `compute.subpixel` it
+      is a tuple of `Upsampled`, whose channels are these.
     """
     config = params.config
     enc, encoder = config.encoder, params["encoder"]
-    feature, kept = rrdb.trunk(encoder, lr, enc, enc.compute)
+    feature, stacked = rrdb.trunk(encoder, lr, enc, enc.compute, config.stacked_blocks)
+    stacked = jnp.concatenate(stacked, axis=-1) if stacked else None
     want_estimate = config.shift_by_encoder or config.condition_on_estimate
     released = enc.head == "nearest_conv"
     top = config.scale if (want_estimate and released) else config.scale // 2
     features = rrdb.upsampled_features(encoder, feature, enc, enc.compute, top if released else 1)
     estimate = rrdb.head(encoder, features, lr, enc, enc.compute) if want_estimate else None
-    stacked = [kept[i] for i in config.stacked_blocks]
     levels, squeezed = [], estimate
     for level in range(1, config.levels + 1):
         factor = config.scale // 2**level
         if factor == 0:
             # The level's own feature is averaged, the stacked blocks are sub-sampled.
-            parts = [rrdb.half_size(feature), *(b[:, ::2, ::2] for b in stacked)]
+            parts = [Upsampled(rrdb.half_size(feature), 1)]
+            if stacked is not None:
+                parts.append(Upsampled(stacked[:, ::2, ::2], 1))
         else:
-            level_feature = features.get(factor)
-            if level_feature is None:
-                level_feature = rrdb.nearest(feature, factor)
-            parts = [level_feature, *(rrdb.nearest(b, factor) for b in stacked)]
+            own = features.get(factor)
+            parts = [Upsampled(feature, factor) if own is None else Upsampled(own, 1)]
+            if stacked is not None:
+                parts.append(Upsampled(stacked, factor))
         if config.condition_on_estimate:
             squeezed, _ = Squeeze().forward({}, squeezed)
-            parts.append(squeezed)
-        levels.append(jnp.concatenate(parts, axis=-1))
+            parts.append(Upsampled(squeezed, 1))
+        mixed = config.compute.subpixel and any(part.factor > 1 for part in parts)
+        levels.append(tuple(parts) if mixed else dense(parts))
     return {"levels": levels, "estimate": estimate}
 
 
