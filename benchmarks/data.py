@@ -22,7 +22,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from common import report, unit_seconds
+from common import add_output, report, unit_seconds
 from PIL import Image
 
 from flowsr_jax.data import DataConfig, EmbeddedSource, FolderSource, make_loader, make_source
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each measurement")
     parser.add_argument("--step_ms", type=float, help="milliseconds of a training step")
     parser.add_argument("--config", help="FILE[:variant]; takes its data and measures its step")
+    add_output(parser)
     args = parser.parse_args()
     data = DataConfig(scale=args.scale, patch_size=args.patch_size, rotations=False)
     if args.config:
@@ -79,7 +80,7 @@ def main() -> None:
                 label = f"{name}, {workers} workers"
                 rows[label] = throughput(source, case, args.batch_size, workers, args.seconds)
     batch, patch = args.batch_size, data.patch_size
-    report(f"{batch} patches of {patch}x{patch}, {data.scale}x", rows)
+    report(f"{batch} patches of {patch}x{patch}, {data.scale}x", rows, args.output)
     step = args.step_ms / 1000 if args.step_ms else step_seconds(config) if args.config else None
     if step:
         print(f"a step of {1000 * step:.1f} ms takes {batch / step:.1f} patches/s")

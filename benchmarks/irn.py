@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 import jax
-from common import measure, report
+from common import add_output, measure, report
 
 from flowsr_jax.models.irn.losses import rescale_loss
 from flowsr_jax.models.irn.model import IRNConfig, forward, init, inverse, z_shape
@@ -50,6 +50,7 @@ def main():
     parser.add_argument("--forms", default="xla,gemm")
     parser.add_argument("--size", type=int, default=144)
     parser.add_argument("--repeats", type=int, default=5)
+    add_output(parser)
     args = parser.parse_args()
     for scale in map(int, args.scales.split(",")):
         if scale in OFFICIAL:
@@ -75,7 +76,7 @@ def main():
                 timed = measure(step, params, hr, lr, jax.random.key(2), repeats=args.repeats)
                 rows[f"{name}: step"] = {**timed, "temp_MB": memory}
                 del step
-        report(f"IRN x{scale}, {args.size}x{args.size}, batch 1", rows)
+        report(f"IRN x{scale}, {args.size}x{args.size}, batch 1", rows, args.output)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import measure, report
+from common import add_output, measure, report
 from jax.experimental import topologies
 
 from flowsr_jax.math.gaussian import standard_normal_log_prob
@@ -101,6 +101,7 @@ def main():
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5, help="0: memory alone")
     parser.add_argument("--topology", help="compile for it (memory alone), e.g. v5e:1x1")
+    add_output(parser)
     args = parser.parse_args()
     timed = args.repeats > 0 and not args.topology
     rows, stored, base = {}, {}, None
@@ -119,7 +120,7 @@ def main():
                 row["ratio"] = row["median_u"] / base
             rows[f"{memory}, K={k}"] = row
             print(f"{memory}, K={k}: {row}", flush=True)
-    report(f"SRFlow's step, {args.size}x{args.size} HR, hidden {args.hidden}", rows)
+    report(f"SRFlow's step, {args.size}x{args.size} HR, hidden {args.hidden}", rows, args.output)
 
 
 if __name__ == "__main__":

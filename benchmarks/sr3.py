@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
-from common import measure, report
+from common import add_output, measure, report
 
 import flowsr_jax
 from flowsr_jax.models import get_family
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--conv", nargs="+", default=["xla", "gemm"], help="xla, gemm, auto")
     parser.add_argument("--steps", type=int, nargs="*", default=[20], help="lengths of chains")
     parser.add_argument("--repeats", type=int, default=5)
+    add_output(parser)
     args = parser.parse_args()
     if args.model:
         base, name = flowsr_jax.load(args.model), args.model
@@ -90,7 +91,7 @@ def main() -> None:
             rows[f"{conv}: {steps} steps of 2M"] = timed(draw, params, lr, key)
             rows[f"{conv}: {steps} steps of 2M"]["temp_MB"] = temporary(draw, params, lr, key)
         rows[f"{conv}: one call"]["temp_MB"] = temporary(predict_noise, params, hr, level, cond)
-    report(f"{name}, {args.batch} x {size}x{size}, {args.dtype}", rows)
+    report(f"{name}, {args.batch} x {size}x{size}, {args.dtype}", rows, args.output)
     print(
         f"per image: divide by {args.batch}.  A longer chain costs its number of calls; it is the "
         "same compiled program."

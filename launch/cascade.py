@@ -34,9 +34,13 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax.cascade import sample_cascade
+    from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.io.images import write_png
     from flowsr_jax.metrics import to_uint8
     from flowsr_jax.train.overrides import split_overrides
+
+    if argv is None:  # as a command
+        use_compilation_cache()
 
     try:
         if min(args.num_samples, args.batch) < 1:

@@ -113,6 +113,10 @@ def main(argv: list[str] | None = None) -> int:
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
     from flowsr_jax.editing.commands import COMMANDS as functions
+    from flowsr_jax.io.compilation_cache import use_compilation_cache
+
+    if argv is None:  # as a command
+        use_compilation_cache()
 
     try:
         summary = functions[command](read_model(model), out, **flags)

@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax.api import read_model
     from flowsr_jax.evaluation import evaluate_folder
     from flowsr_jax.evaluation.curve import TEMPERATURES
+    from flowsr_jax.io.compilation_cache import use_compilation_cache
+
+    if argv is None:  # as a command
+        use_compilation_cache()
 
     chosen = {"sampler": args.sampler, "steps": args.steps}
     try:

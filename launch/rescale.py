@@ -45,7 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
+    from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.upscaling import downscale_files, restore_files
+
+    if argv is None:  # as a command
+        use_compilation_cache()
 
     options = {"tile": args.tile, "overwrite": args.overwrite}
     if args.verb == "up":

@@ -48,7 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
+    from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.upscaling import upscale_files
+
+    if argv is None:  # as a command
+        use_compilation_cache()
 
     chosen = {"sampler": args.sampler, "steps": args.steps}
     try:

@@ -22,6 +22,7 @@ from flowsr_jax.config import ConfigError
 from flowsr_jax.data import make_loader, make_source, valid_pairs
 from flowsr_jax.io import weights
 from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.io.compilation_cache import use_compilation_cache
 from flowsr_jax.models.base import Family, Params, get_family
 from flowsr_jax.train import mesh as meshes
 from flowsr_jax.train.begin import begin_phase, restore
@@ -97,7 +98,9 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
         )
     workdir = os.path.abspath(workdir)
     os.makedirs(workdir, exist_ok=True)
-    use_compilation_cache(config.train.compilation_cache, workdir)
+    if (cache := config.train.compilation_cache) is not None:
+        beside = os.path.join(os.path.dirname(workdir), ".cache", "jax")
+        use_compilation_cache(beside if cache == "auto" else cache)
     first, train = jax.process_index() == 0, config.train
     family = get_family(config.model.family)
     mesh = meshes.make_mesh(train.mesh_data, train.mesh_fsdp)
@@ -253,13 +256,3 @@ def write_json(path: str, record: Any) -> None:
     """Write a JSON file that is whole or not there."""
     with atomic_write(path) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())
-
-
-def use_compilation_cache(folder: str | None, workdir: str) -> None:
-    """Keep compiled programs on disk (a setting of the process), unless it is set already."""
-    if folder is None or jax.config.jax_compilation_cache_dir:
-        return
-    if folder == "auto":
-        folder = os.path.join(os.path.dirname(workdir), ".cache", "jax")
-    jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
