@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,17 +35,19 @@ def initialize_distributed(
     jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=heartbeat_s)
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return the mesh with axes ("data", "fsdp") and automatic sharding.
 
     Args:
       data: devices that split the batch only; -1 takes all that `fsdp` leaves.
       fsdp: devices that split the batch and the state too.
+      devices: those to take; None takes jax's.  Devices of a topology that is not there
+        will do for compiling (flowsr_jax/aot).
 
     Raises:
       ConfigError: the devices at hand do not make up the mesh.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if data == -1:
         data = len(devices) // fsdp
     if data < 1 or fsdp < 1 or data * fsdp > len(devices):

@@ -1,0 +1,73 @@
+"""Compile a run's programs for TPUs that are not there; print what they need and cost.
+
+python launch/compile.py --config=configs/x.py[:variant] --topology=v5e:4x4[,v6e:2x4]
+    [--global_batch=64] [--what=step,sampler] [--phase=NAME] [--largest_batch]
+    [--config.model...=...] [--output=FOLDER]
+
+Needs libtpu (pip install libtpu), no TPU.  With --output every program is a JSON file of
+that folder, all of them a row of its table.md; programs that are there are not compiled again.
+"""
+
+import os
+import sys
+
+# Read by libtpu when it is loaded: no look-up of the machine it is on, several at once.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+from absl import app, flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from flowsr_jax.aot.run import compile_run  # noqa: E402
+from flowsr_jax.config import ConfigError  # noqa: E402
+from flowsr_jax.train.config import resolve  # noqa: E402
+from flowsr_jax.train.overrides import split_overrides  # noqa: E402
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, perhaps :variant.")
+_TOPOLOGY = flags.DEFINE_list("topology", None, "Chips, e.g. v5e:4x4, separated by commas.")
+_BATCH = flags.DEFINE_integer("global_batch", None, "Examples of a step; default: the config's.")
+_WHAT = flags.DEFINE_list("what", ["step", "sampler"], "Programs: step, sampler or both.")
+_PHASE = flags.DEFINE_string("phase", None, "Phase of the step; default: the last.")
+_LARGEST = flags.DEFINE_bool("largest_batch", False, "Search the largest batch that fits too.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of rows and their table.", short_name="o")
+flags.mark_flags_as_required(["config", "topology"])
+
+
+def main(argv: list[str], overrides: dict) -> None:
+    if len(argv) > 1:
+        raise ConfigError(f"unknown argument {argv[1]!r}")
+    if _BATCH.value is not None:
+        overrides |= {"train.batch_size": _BATCH.value}
+    config = resolve(_CONFIG.value, overrides)
+    compile_run(
+        config,
+        _TOPOLOGY.value,
+        _WHAT.value,
+        phase=_PHASE.value,
+        largest=_LARGEST.value,
+        output=_OUTPUT.value,
+    )
+
+
+def parse(argv: list[str]) -> list[str]:
+    for file in (a.split("=")[1].split(":")[0] for a in argv if a.startswith("--config=")):
+        if not os.path.isfile(file):
+            sys.exit(f"error: --config={file}: no such file")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:  # config_flags puts a traceback before the reason
+        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+
+
+def run(argv: list[str]) -> None:
+    sys.argv, overrides = split_overrides(argv)  # config_flags looks there for its own
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # configs
+    try:
+        app.run(lambda args: main(args, overrides), argv=sys.argv, flags_parser=parse)
+    except ConfigError as error:  # the user's to mend: no traceback
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run(sys.argv)
