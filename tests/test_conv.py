@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flowsr_jax.nets.attention import self_attention
 from flowsr_jax.nets.conv import PLAIN, Compute, _kernel_gradient, conv2d
+from flowsr_jax.nets.unet_blocks import down_conv
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 7, 3, 8), (2, 6, 4, 9, 2), (3, 1, 1, 4, 4)])
@@ -76,3 +80,37 @@ def test_a_zero_gradient_gives_a_zero_kernel_gradient():
     zeros, padding = jnp.zeros((2, 8, 8, 45)), ((1, 1), (1, 1))
     norm = jax.jit(lambda x, k: jnp.sum(_kernel_gradient(padding, x, zeros, k) ** 2))
     assert float(norm(jnp.ones((2, 8, 8, 35)), jnp.ones((3, 3, 35, 45)))) == 0.0
+
+
+def operand_types(jaxpr):
+    """Dtypes of both operands of every convolution and product of a program."""
+    found = set()
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
+            found.add(tuple(v.aval.dtype.name for v in eqn.invars[:2]))
+        for inner in jax.core.jaxprs_in_params(eqn.params):
+            found |= operand_types(inner)
+    return found
+
+
+def test_the_backward_pass_multiplies_in_bfloat16_too():
+    compute = Compute(dtype="bfloat16", conv="xla")
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    attention = {
+        "norm": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
+        "qkv": {"w": draw(1, 1, 8, 24) / 8},
+        "out": {"w": draw(1, 1, 8, 8), "b": jnp.zeros(8)},
+    }
+
+    def loss(compute, x, kernel, attention):
+        y = down_conv(conv2d(x, kernel, None, compute), kernel, compute)
+        y = self_attention(attention, y.astype(compute.dtype), 2, compute)
+        return jnp.mean(y.astype(jnp.float32) ** 2)
+
+    given = draw(2, 6, 6, 8), draw(3, 3, 8, 8), attention
+    run = lambda compute: jax.grad(functools.partial(loss, compute), (0, 1, 2))  # noqa: E731
+    assert operand_types(jax.make_jaxpr(run(compute))(*given).jaxpr) == {("bfloat16", "bfloat16")}
+    half, full = run(compute)(*given), run(PLAIN)(*given)
+    for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(full), strict=True):
+        assert float(jnp.linalg.norm(a - b)) < 0.03 * float(jnp.linalg.norm(b))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flowsr_jax.nets.conv import HIGHEST, Compute, conv2d
+from flowsr_jax.nets.conv import HIGHEST, Compute, conv2d, product
 
 EPSILON = 1e-5
 ALL_AT_ONCE = 64 * 64  # positions whose pairs are all held in memory
@@ -49,13 +49,21 @@ def self_attention(p, x, groups: int, compute: Compute, heads: int = 1):
     qkv = conv2d(group_norm(p["norm"], x, groups), p["qkv"]["w"], None, compute)
     qkv = qkv.astype(x.dtype).reshape(b, h * w, 3, heads, c // heads)
     q, k, v = (qkv[:, :, i] for i in range(3))
-    options = {"precision": HIGHEST, "preferred_element_type": jnp.float32}
+
+    def einsum(text, a, b):
+        return product(
+            lambda a, b, dtype: jnp.einsum(
+                text, a, b, precision=HIGHEST, preferred_element_type=dtype
+            ),
+            a,
+            b,
+        )
 
     def attend(q):
         """Queries [B,...,heads,C/heads] to mixed values of the same shape, float32."""
-        logits = jnp.einsum("b...hc,bkhc->b...hk", q, k, **options) / math.sqrt(c // heads)
+        logits = einsum("b...hc,bkhc->b...hk", q, k) / math.sqrt(c // heads)
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-        return jnp.einsum("b...hk,bkhc->b...hc", weights, v, **options)
+        return einsum("b...hk,bkhc->b...hc", weights, v)
 
     if not jax.core.is_constant_shape((h, w)) or h * w <= ALL_AT_ONCE:  # open sizes: jax.export
         mixed = attend(q)

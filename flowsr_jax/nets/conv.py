@@ -95,19 +95,59 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
 
 def matmul(x, w):
     """x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
-    return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=jnp.float32)
+    return product(_matmul, x, w)
+
+
+def _matmul(x, w, dtype):
+    return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=dtype)
+
+
+def product(multiply, x, w):
+    """multiply(x, w, float32), a bilinear function; its gradients take operands of x's dtype.
+
+    Autodiff would multiply the float32 gradient by bfloat16 operands in float32, which
+    costs an accelerator several times the forward pass.
+
+    Args:
+      multiply: (x, w, dtype) -> result of that dtype, whatever the operands'.
+      x, w: arrays of one dtype.
+    """
+    return multiply(x, w, jnp.float32) if x.dtype == jnp.float32 else _half(multiply, x, w)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _half(multiply, x, w):
+    return multiply(x, w, jnp.float32)
+
+
+def _half_fwd(multiply, x, w):
+    return multiply(x, w, jnp.float32), (x, w)
+
+
+def _half_bwd(multiply, operands, g):
+    x, w = operands
+    g = g.astype(x.dtype)
+    (dx,) = jax.linear_transpose(lambda x: multiply(x, w, x.dtype), x)(g)
+    (dw,) = jax.linear_transpose(lambda w: multiply(x, w, x.dtype), w)(g)
+    return dx, dw
+
+
+_half.defvjp(_half_fwd, _half_bwd)
 
 
 def _conv_xla(padding, x, kernel):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+    def convolve(x, kernel, dtype):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=HIGHEST,
+            preferred_element_type=dtype,
+        )
+
+    return product(convolve, x, kernel)
 
 
 def _flip(kernel):
