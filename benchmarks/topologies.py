@@ -6,7 +6,7 @@
 
 Every program is compiled by launch/compile.py in a process of its own.  Rows that are in the
 folder are skipped, so the command can be stopped and given again.  The batch per chip is the
-config's batch over eight chips (--per_chip sets another).
+config's batch over eight chips (--per_chip sets another).  Networks are in bfloat16.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from math import prod
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = "srflow_div2k,sr3_ffhq,irn_div2k"
+# Networks in bfloat16, as one would train on TPUs.
+HALF = "--config.model.{}compute.dtype=bfloat16"
+CONFIGS = {
+    "srflow_div2k": [HALF.format(""), HALF.format("encoder.")],
+    "sr3_ffhq": [HALF.format("unet.")],
+    "irn_div2k": [HALF.format("")],
+}
 # 8, 64 and 256 chips of each kind.
 TOPOLOGIES = (
     "v4:2x2x2,v4:4x4x4,v4:4x8x8,v5e:2x4,v5e:8x8,v5e:16x16,"
@@ -31,7 +37,8 @@ TOPOLOGIES = (
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder of the rows and table.md")
-    parser.add_argument("--configs", default=CONFIGS, help="names, perhaps NAME:variant")
+    parser.add_argument("--configs", default=",".join(CONFIGS), help="names, perhaps NAME:variant")
+    parser.add_argument("--float32", action="store_true", help="the configs' own precision")
     parser.add_argument("--topologies", default=TOPOLOGIES)
     parser.add_argument("--what", default="step,sampler")
     parser.add_argument("--per_chip", type=int, help="batch per chip; default: config's / 8")
@@ -60,6 +67,7 @@ def main():
                 f"--what={what}",
                 f"--global_batch={per_chip * chips}",
                 f"--output={args.output}",
+                *([] if args.float32 else CONFIGS.get(name, [])),
                 *more,
             ]
         )

@@ -57,15 +57,15 @@ def test_gemm_inside_a_scan_and_under_vmap():
 
 
 @pytest.mark.parametrize("conv", ["xla", "gemm", "auto"])
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_bfloat16_has_float32_outputs_and_gradients(conv, size):
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.standard_normal((2, 6, 6, 4)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((size, size, 4, 5)), jnp.float32)
 
     def loss(x, kernel, compute):
-        y = conv2d(x, kernel, None, compute)
-        assert y.dtype == jnp.float32
+        y = conv2d(x, kernel, None, compute, ((1, 0), (0, 1)) if size == 2 else None)
+        assert y.dtype == jnp.float32 and y.shape == (2, 6, 6, 5)
         return jnp.sum(jnp.tanh(y))
 
     half = jax.grad(loss, (0, 1))(x, kernel, Compute(dtype="bfloat16", conv=conv))

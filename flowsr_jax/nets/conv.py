@@ -77,7 +77,7 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
     padding = padding or tuple((n // 2, n // 2) for n in kernel.shape[:2])
 
     def xla(x, kernel):
-        return _conv_xla(padding, x, kernel)
+        return convolve(padding, 1, x, kernel)
 
     def gemm(x, kernel):
         return _conv_gemm(padding, x, kernel)
@@ -95,59 +95,111 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
 
 def matmul(x, w):
     """x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
-    return product(_matmul, x, w)
+    return _matmul(x, w) if x.dtype == jnp.float32 else _matmul_half(x, w)
 
 
-def _matmul(x, w, dtype):
-    return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=dtype)
+def _matmul(x, w):
+    return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=jnp.float32)
 
 
-def product(multiply, x, w):
-    """multiply(x, w, float32), a bilinear function; its gradients take operands of x's dtype.
+# Below: gradients of bfloat16 operands.  Autodiff would multiply the float32 gradient by
+# them in float32, which costs an accelerator several times the forward pass.  Sums over
+# examples leave the product in float32, so that devices add them up in it.
 
-    Autodiff would multiply the float32 gradient by bfloat16 operands in float32, which
-    costs an accelerator several times the forward pass.
+
+@jax.custom_vjp
+def _matmul_half(x, w):
+    return _matmul(x, w)
+
+
+def _matmul_half_fwd(x, w):
+    return _matmul(x, w), (x, w)
+
+
+def _matmul_half_bwd(operands, g):
+    x, w = operands
+    g = g.astype(x.dtype)
+    return _matmul(g, w.T).astype(x.dtype), _contract(x, g).astype(w.dtype)
+
+
+_matmul_half.defvjp(_matmul_half_fwd, _matmul_half_bwd)
+
+
+def bilinear(multiply, x, y):
+    """multiply(x, y, float32) of two activations.
 
     Args:
-      multiply: (x, w, dtype) -> result of that dtype, whatever the operands'.
-      x, w: arrays of one dtype.
+      multiply: (x, y, dtype) -> result of that dtype, linear in x and in y.
+      x, y: of one dtype.
     """
-    return multiply(x, w, jnp.float32) if x.dtype == jnp.float32 else _half(multiply, x, w)
+    return multiply(x, y, jnp.float32) if x.dtype == jnp.float32 else _half(multiply, x, y)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _half(multiply, x, w):
-    return multiply(x, w, jnp.float32)
+def _half(multiply, x, y):
+    return multiply(x, y, jnp.float32)
 
 
-def _half_fwd(multiply, x, w):
-    return multiply(x, w, jnp.float32), (x, w)
+def _half_fwd(multiply, x, y):
+    return multiply(x, y, jnp.float32), (x, y)
 
 
 def _half_bwd(multiply, operands, g):
-    x, w = operands
+    x, y = operands
     g = g.astype(x.dtype)
-    (dx,) = jax.linear_transpose(lambda x: multiply(x, w, x.dtype), x)(g)
-    (dw,) = jax.linear_transpose(lambda w: multiply(x, w, x.dtype), w)(g)
-    return dx, dw
+    (dx,) = jax.linear_transpose(lambda x: multiply(x, y, x.dtype), x)(g)
+    (dy,) = jax.linear_transpose(lambda y: multiply(x, y, y.dtype), y)(g)
+    return dx, dy
 
 
 _half.defvjp(_half_fwd, _half_bwd)
 
 
-def _conv_xla(padding, x, kernel):
-    def convolve(x, kernel, dtype):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (1, 1),
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=HIGHEST,
-            preferred_element_type=dtype,
-        )
+def convolve(padding, stride: int, x, kernel):
+    """The compiler's convolution of operands of one dtype, float32."""
+    run = _convolve if x.dtype == jnp.float32 else _convolve_half
+    return run(padding, stride, x, kernel)
 
-    return product(convolve, x, kernel)
+
+def _convolve(padding, stride, x, kernel, dims=("NHWC", "HWIO", "NHWC"), spread=(1, 1)):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        lhs_dilation=(spread[0],) * 2,
+        rhs_dilation=(spread[1],) * 2,
+        dimension_numbers=dims,
+        precision=HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve_half(padding, stride, x, kernel):
+    return _convolve(padding, stride, x, kernel)
+
+
+def _convolve_half_fwd(padding, stride, x, kernel):
+    return _convolve(padding, stride, x, kernel), (x, kernel)
+
+
+def _convolve_half_bwd(padding, stride, operands, g):
+    x, kernel = operands
+    g = g.astype(x.dtype)
+    sides = range(2)
+    reach = [stride * (g.shape[1 + i] - 1) + 1 for i in sides]  # of g, spread by the stride
+    before = [kernel.shape[i] - 1 - padding[i][0] for i in sides]
+    around = [(before[i], x.shape[1 + i] - reach[i] + padding[i][0]) for i in sides]
+    dx = _convolve(around, 1, g, _flip(kernel), spread=(stride, 1))
+    # x's channels stand for the batch, g for the kernel: one output per tap.
+    ends = [kernel.shape[i] - 1 + reach[i] - x.shape[1 + i] - padding[i][0] for i in sides]
+    taps = [(padding[i][0], ends[i]) for i in sides]
+    dw = _convolve(taps, 1, x, g, ("CHWN", "IHWO", "HWNC"), spread=(1, stride))
+    return dx.astype(x.dtype), dw.astype(kernel.dtype)
+
+
+_convolve_half.defvjp(_convolve_half_fwd, _convolve_half_bwd)
 
 
 def _flip(kernel):
@@ -156,17 +208,17 @@ def _flip(kernel):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv_gemm(padding, x, kernel):
-    return _conv_xla(padding, x, kernel)
+    return convolve(padding, 1, x, kernel)
 
 
 def _conv_gemm_fwd(padding, x, kernel):
-    return _conv_xla(padding, x, kernel), (x, kernel)
+    return convolve(padding, 1, x, kernel), (x, kernel)
 
 
 def _conv_gemm_bwd(padding, residuals, g):
     x, kernel = residuals
     g = g.astype(x.dtype)
-    dx = _conv_xla(_reversed(padding), g, _flip(kernel))
+    dx = convolve(_reversed(padding), 1, g, _flip(kernel))
     return dx.astype(x.dtype), _kernel_gradient(padding, x, g, kernel).astype(kernel.dtype)
 
 

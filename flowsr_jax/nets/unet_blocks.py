@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flowsr_jax.nets.attention import group_norm, self_attention
-from flowsr_jax.nets.conv import HIGHEST, Compute, conv2d, matmul, product
+from flowsr_jax.nets.conv import Compute, conv2d, convolve, matmul
 from flowsr_jax.nets.embedding import linear
 from flowsr_jax.nets.rrdb import half_size
 from flowsr_jax.nets.upsampled import nearest
@@ -62,19 +62,7 @@ def down_conv(x, kernel, compute: Compute):
 
 
 def _down_xla(x, kernel):
-    return product(_strided, x, kernel)
-
-
-def _strided(x, kernel, dtype):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (2, 2),
-        ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=HIGHEST,
-        preferred_element_type=dtype,
-    )
+    return convolve(((1, 1), (1, 1)), 2, x, kernel)
 
 
 def _down_gemm(x, kernel):
