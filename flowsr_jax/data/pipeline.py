@@ -1,10 +1,10 @@
 """The training pipeline (shuffled, sharded, resumable) and the validation pairs.
 
-    source -> shuffle -> repeat -> random patches -> this process's share -> batches
+    source -> shuffle -> repeat -> random patches -> batches -> this process's share
 
-Position j of the stream is a function of (seed, j) alone.  Shares are dealt out after
-the random part, so neither the worker count nor the number of processes changes the
-images of a global batch, and a position is one number: the batches delivered.
+Position j of the stream is a function of (seed, j) alone.  Shares are whole batches, dealt
+out after the random part, so neither the worker count nor the number of processes changes
+a global batch or the order of its rows, and a position is one number: the batches delivered.
 """
 
 from __future__ import annotations
@@ -168,8 +168,10 @@ def make_loader(
         .seed(seed)
         .shuffle()
         .repeat(None)
-        .random_map(functools.partial(training_patches, config=config))[index::count]
-        .batch(batch_size // crops, drop_remainder=True, batch_fn=_concatenate)
+        .random_map(functools.partial(training_patches, config=config))
+        # Shares are dealt out in whole batches: all processes' side by side, in their order,
+        # are the batch of one process, row for row, to which the rows of a random draw belong.
+        .batch(batch_size // crops, drop_remainder=True, batch_fn=_concatenate)[index::count]
     )
     record = {"seed": seed, "global_batch": batch_size * count, "images": len(source)}
     return Loader(dataset, workers, record)
