@@ -374,6 +374,19 @@ def test_it_compiles_once_and_donates():
     assert first.params["a"]["w"].is_deleted()
 
 
+def test_the_mesh_goes_through_the_processes_one_by_one():
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        process_index: int
+        id: int
+
+    # As on slices whose chips are numbered row by row over two hosts.
+    devices = [Device(id // 2 % 2, id) for id in range(8)]
+    grid = meshes.make_mesh(-1, 2, devices).devices
+    assert [d.process_index for d in grid.ravel()] == [0] * 4 + [1] * 4
+    assert grid.shape == (4, 2) and [d.id for d in grid[0]] == [0, 1]
+
+
 def test_meshes_shardings_and_their_errors():
     count = len(jax.devices())
     with pytest.raises(ConfigError, match=f"{count} found"):

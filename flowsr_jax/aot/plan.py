@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.models.base import draws_alone, get_family
 from flowsr_jax.train.config import Config, PhaseConfig
-from flowsr_jax.train.mesh import batch_sharding, check_batch, make_mesh, replicated, state_sharding
+from flowsr_jax.train.mesh import abstract_state, batch_sharding, check_batch, make_mesh, replicated
 from flowsr_jax.train.state import TrainState, create, trainable, trained_groups
 from flowsr_jax.train.step import make_step
 
@@ -89,12 +89,7 @@ def _state(config: Config, phase: PhaseConfig, mesh: Mesh) -> TrainState:
     def begin(key):
         return create(family.init(model, key), family.init_state(model), phase, config.train)
 
-    shapes = jax.eval_shape(begin, jax.random.key(0))
-    return jax.tree.map(
-        lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at),
-        shapes,
-        state_sharding(mesh, shapes),
-    )
+    return abstract_state(mesh, jax.eval_shape(begin, jax.random.key(0)))
 
 
 def _batch(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

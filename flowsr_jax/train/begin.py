@@ -17,7 +17,7 @@ from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.models.base import Params, family_of
 from flowsr_jax.models.torch_rules import import_weights
 from flowsr_jax.train.config import PhaseConfig
-from flowsr_jax.train.mesh import place, state_sharding
+from flowsr_jax.train.mesh import abstract_state, place, state_sharding
 from flowsr_jax.train.resume import check_resumable
 from flowsr_jax.train.state import TrainState, create
 from flowsr_jax.train.step import to_float
@@ -72,10 +72,7 @@ def restore(run: Run) -> tuple[TrainState | None, int]:
         phase = run.config.train.phases[meta["phase"]]
         make = functools.partial(create, phase=phase, train=run.config.train)
         shapes = jax.eval_shape(lambda key: make(*_initial(run, key)), run.key(0))
-        shardings = state_sharding(run.mesh, shapes)
-        return jax.tree.map(
-            lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings
-        )
+        return abstract_state(run.mesh, shapes)
 
     found = run.store.restore(target)
     if found is None:

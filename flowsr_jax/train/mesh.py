@@ -47,7 +47,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     Raises:
       ConfigError: the devices at hand do not make up the mesh.
     """
-    devices = jax.devices() if devices is None else devices
+    # Process by process: the rows of a batch then lie as with one process, and so do the
+    # random draws that belong to them.  (Some TPU slices number their chips otherwise.)
+    devices = sorted(jax.devices() if devices is None else devices, key=_process_and_id)
     if data == -1:
         data = len(devices) // fsdp
     if data < 1 or fsdp < 1 or data * fsdp > len(devices):
@@ -62,6 +64,10 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     grid = np.array(devices[: data * fsdp]).reshape(data, fsdp)
     # Explicit axes (jax's default now) refuse the squeeze reshape of a split batch.
     return Mesh(grid, DATA_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def _process_and_id(device: jax.Device) -> tuple[int, int]:
+    return device.process_index, device.id
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
@@ -103,6 +109,15 @@ def state_sharding(mesh: Mesh, tree: Any) -> Any:
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     return jax.tree.map(rule, tree)
+
+
+def abstract_state(mesh: Mesh, tree: Any) -> Any:
+    """Return a state of arrays or shapes as shapes (ShapeDtypeStruct) laid out on the mesh."""
+    return jax.tree.map(
+        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
+        tree,
+        state_sharding(mesh, tree),
+    )
 
 
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
