@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Commands under test keep no compiled programs in the home of who runs the tests.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="flowsr_cache_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 def shared_dir() -> Path | None:
@@ -38,6 +44,19 @@ def _forget_programs():
 
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def quick_compile():
+    """Compile with few optimisations: half the time, for modules that compile more than they run.
+
+    Not for those that compare with reference data, which are to see what users run.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_addoption(parser):

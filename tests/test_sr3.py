@@ -32,6 +32,8 @@ from flowsr_jax.nets.orthogonal import orthogonal
 from flowsr_jax.nets.unet import UNetConfig, apply_unet, init_unet, plan, prepare
 from flowsr_jax.nets.unet_blocks import down_conv, residual_block
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 UNET = UNetConfig(
     channels=8,
     multipliers=(1, 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -14,7 +15,8 @@ MIN_SECONDS = 0.5  # programs that compile faster are not kept
 def use_compilation_cache(folder: str | os.PathLike | None = None) -> None:
     """Keep compiled programs in a folder: a setting of the process.
 
-    A folder set already (JAX_COMPILATION_CACHE_DIR, an earlier call) stays.
+    A folder set already (JAX_COMPILATION_CACHE_DIR, an earlier call) stays.  What cannot be
+    read or written (a full disk) is compiled again without a word.
 
     Args:
       folder: where; None is `$XDG_CACHE_HOME/flowsr_jax/<kind of machine>`, by default
@@ -29,6 +31,7 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError:
         return
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
 
