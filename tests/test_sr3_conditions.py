@@ -23,6 +23,8 @@ from flowsr_jax.models.sr3.model import init, network, predict_noise
 from flowsr_jax.models.sr3.sampling import sample
 from flowsr_jax.nets.unet import UNetConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 UNET = UNetConfig(
     channels=8,
     multipliers=(1, 2),
