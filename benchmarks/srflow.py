@@ -28,7 +28,7 @@ import flowsr_jax
 from flowsr_jax.models import get_family
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.rrdb_config import RRDBConfig
-from flowsr_jax.models.srflow.family import encode, encoder_image, nll_loss
+from flowsr_jax.models.srflow.family import encode, nll_loss
 from flowsr_jax.models.srflow.model import SRFlowConfig, condition
 from flowsr_jax.nets.conv import Compute
 
@@ -50,7 +50,6 @@ PUBLISHED = {
     "step": (338, 285),
     "frozen step": (225, 190),
 }
-WORK = (*PUBLISHED, "encoder and its image")
 
 
 def model(args) -> Params:
@@ -93,10 +92,6 @@ def programs(params, hr, lr, samples: int):
         many = lambda p, lr, key: sample(p, jnp.repeat(lr, samples, 0), key)  # noqa: E731
     return {
         "encoder": (condition, (params, lr)),
-        "encoder and its image": (
-            lambda p, lr: (condition(p, lr), encoder_image(p, lr)),
-            (params, lr),
-        ),
         "forward": (encode, (params, hr, lr)),
         "one sample": (sample, (params, lr, key)),
         "ten samples": (many, (params, lr, key)),
@@ -110,7 +105,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the published size")
     parser.add_argument("--model", help="a model folder instead of random weights")
     parser.add_argument("--forms", default="plain,hoist,hoist gemm,all", help="commas between")
-    parser.add_argument("--work", default=",".join(PUBLISHED), help=f"of {', '.join(WORK)}")
+    parser.add_argument("--work", default=",".join(PUBLISHED), help=f"of {', '.join(PUBLISHED)}")
     parser.add_argument("--size", type=int, default=40, help="side of the LR image")
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)

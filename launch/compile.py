@@ -16,13 +16,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from flowsr_jax.aot.run import compile_run  # noqa: E402
 from flowsr_jax.config import ConfigError  # noqa: E402
+from flowsr_jax.train.command import run_command  # noqa: E402
 from flowsr_jax.train.config import resolve  # noqa: E402
-from flowsr_jax.train.overrides import split_overrides  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, perhaps :variant.")
 _TOPOLOGY = flags.DEFINE_list("topology", None, "Chips, e.g. v5e:4x4, separated by commas.")
@@ -50,21 +50,9 @@ def main(argv: list[str], overrides: dict) -> None:
     )
 
 
-def parse(argv: list[str]) -> list[str]:
-    for file in (a.split("=")[1].split(":")[0] for a in argv if a.startswith("--config=")):
-        if not os.path.isfile(file):
-            sys.exit(f"error: --config={file}: no such file")
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:  # config_flags puts a traceback before the reason
-        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
-
-
 def run(argv: list[str]) -> None:
-    sys.argv, overrides = split_overrides(argv)  # config_flags looks there for its own
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # configs
     try:
-        app.run(lambda args: main(args, overrides), argv=sys.argv, flags_parser=parse)
+        run_command(main, argv)
     except ConfigError as error:  # the user's to mend: no traceback
         sys.exit(f"error: {error}")
 

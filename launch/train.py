@@ -8,16 +8,16 @@ python launch/train.py --config=configs/x.py[:variant] [--workdir=runs/x]
 import os
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.io.images import ImageError
 from flowsr_jax.train.checkpoint import CheckpointError
+from flowsr_jax.train.command import run_command
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import Interrupted, TrainingDiverged, train_and_evaluate
 from flowsr_jax.train.mesh import initialize_distributed
-from flowsr_jax.train.overrides import split_overrides
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, perhaps :variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
@@ -41,21 +41,9 @@ def main(argv: list[str], overrides: dict) -> None:
     train_and_evaluate(config, _WORKDIR.value or os.path.join("runs", config.name))
 
 
-def parse(argv: list[str]) -> list[str]:
-    for file in (a.split("=")[1].split(":")[0] for a in argv if a.startswith("--config=")):
-        if not os.path.isfile(file):
-            sys.exit(f"error: --config={file}: no such file")
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:  # config_flags puts a traceback before the reason
-        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
-
-
 def run(argv: list[str]) -> None:
-    sys.argv, overrides = split_overrides(argv)  # config_flags looks there for its own
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # configs
     try:
-        app.run(lambda args: main(args, overrides), argv=sys.argv, flags_parser=parse)
+        run_command(main, argv)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         raise

@@ -209,3 +209,10 @@ def test_what_is_missing_is_said(tmp_path, params):
     for name, message in wanted.items():
         with pytest.raises(FileNotFoundError, match=message):
             weights.load(tmp_path / name)
+
+
+def test_blocks_of_format_1_are_stacked_in_the_order_of_their_numbers():
+    old = {f"encoder/blocks/{i}/w": np.full(2, i, np.float32) for i in range(12)}
+    found = weights._stacked_blocks({"out/b": np.zeros(1, np.float32), **old})
+    assert set(found) == {"out/b", "encoder/blocks/w"}
+    np.testing.assert_array_equal(found["encoder/blocks/w"][:, 0], np.arange(12))
