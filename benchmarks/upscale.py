@@ -3,8 +3,9 @@
     python benchmarks/upscale.py                         # the package's demonstration model
     python benchmarks/upscale.py --model runs/quickstart --crop 128 --tile 64
 
-Through `upscaling.upscale_image`, as launch/sample.py works.  The baseline is the same model
-without hoisting and sub-pixel evaluation ("plain"); ratio is to its one piece.
+Through `upscaling.upscale_image`, as launch/sample.py works, with the `compute` that the model
+was saved with ("own").  The baseline is the same model without hoisting and sub-pixel
+evaluation ("plain"); ratio is to its one piece.
 """
 
 from __future__ import annotations
@@ -36,8 +37,7 @@ def main() -> None:
     lr = np.ascontiguousarray(photo[: args.crop, : args.crop])
     key, rows, base = jax.random.key(0), {}, None
     pixels = args.samples * lr.shape[0] * lr.shape[1] * model.config.scale**2
-    for form in ("plain", "all"):
-        params = with_form(model, FORMS[form])
+    for form, params in (("plain", with_form(model, FORMS["plain"])), ("own", model)):
         for name, tile in (("one piece", 0), (f"tiles of {args.tile}", args.tile)):
             run = functools.partial(
                 upscale_image, params, lr, key, num_samples=args.samples, tile=tile

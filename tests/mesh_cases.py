@@ -22,13 +22,16 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 
-# All of 8 devices.  Two processes have four each.
+# All of 8 devices.  Two processes have four each; PROCESSES names their layouts.
 LAYOUTS = {
     "one": {"mesh_data": 1},
     "data": {"mesh_data": 8},
     "fsdp": {"mesh_data": 2, "mesh_fsdp": 4},
     "processes": {"mesh_data": 8},
+    "fsdp_processes": {"mesh_data": 1, "mesh_fsdp": 8},
 }
+PROCESSES = ("processes", "fsdp_processes")
+SPLIT = ("fsdp", "fsdp_processes")
 BATCH = 16
 # Arrays of so many values or more are split: tiny networks have no large ones.
 MIN_SPLIT_SIZE = 8

@@ -16,9 +16,10 @@ COLUMNS = (
     ("config", "config"), ("program", "program"), ("topology", "topology"), ("chips", "chips"),
     ("batch/chip", "per_chip_batch"), ("arguments MiB", "arguments_mib"),
     ("temporaries MiB", "temporaries_mib"), ("total MiB", "total_mib"),
-    ("GFLOP/image", "gflop_per_image"), ("all-reduce MB", "all_reduce_mb"),
-    ("other collectives", "others"), ("step ms (estimate)", "estimate_ms"),
-    ("largest batch/chip", "largest"), ("compile s", "compile_s"),
+    ("GFLOP/image", "gflop_per_image"), ("gradients MB", "gradients_mb"),
+    ("all-reduce MB", "all_reduce_mb"), ("other collectives", "others"),
+    ("ms (estimate)", "estimate_ms"), ("largest batch/chip", "largest"),
+    ("compile s", "compile_s"),
 )  # fmt: skip
 
 
@@ -174,6 +175,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "temporaries_mib": f"{memory['temporaries'] / MIB:,.0f}",
         "total_mib": f"{memory['total'] / MIB:,.0f} of {memory['chip'] / MIB:,.0f}",
         "gflop_per_image": f"{row['flops_per_image'] / 1e9:,.1f}",
+        "gradients_mb": f"{row['gradient_bytes'] / 1e6:,.3f}" if "gradient_bytes" in row else "",
         "all_reduce_mb": f"{sent.get('all-reduce', 0):,.3f}",
         "others": ", ".join(others) or "none",
         "estimate_ms": f"{1e3 * row['estimate_s']['total']:.3g}" if row["fits"] else "",
