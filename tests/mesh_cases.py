@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from PIL import Image
+from virtual_devices import virtual_devices
 
 ROOT = Path(__file__).parent.parent
 
@@ -164,10 +165,12 @@ def start(jobs: list[dict], folder: Path, devices: int = 8, processes: int = 1) 
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "JAX_PLATFORMS": "cpu",
         # Programs run a few times only: most of the time goes into compiling them.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        **virtual_devices(
+            devices,
+            "--xla_backend_optimization_level=0",
+            "--xla_llvm_disable_expensive_passes=true",
+        ),
         # A resumed run finds the programs of the one before.
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

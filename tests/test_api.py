@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from virtual_devices import virtual_devices
 
 import flowsr_jax
 from flowsr_jax.config import ConfigError, from_dict, to_dict
@@ -332,10 +333,9 @@ print("sharded ok")
 
 
 def test_sharded_arrays_give_the_same_picture():
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", SHARDED],
-        env={**os.environ, **env, "PYTHONPATH": os.pathsep.join([".", "tests"])},
+        env={**os.environ, **virtual_devices(8), "PYTHONPATH": os.pathsep.join([".", "tests"])},
         capture_output=True,
         text=True,
         check=False,

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 from train_cases import make_pictures, registered, run_values
+from virtual_devices import virtual_devices
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.train.config import resolve
@@ -58,8 +59,7 @@ def start(tmp_path):
         environment = {
             **os.environ,
             "PYTHONPATH": path,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            **virtual_devices(2),
         }
         command = [sys.executable, __file__, str(tmp_path / "run"), json.dumps(values), port]
         for index in "01":

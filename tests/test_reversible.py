@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bijector_cases import CASES
 from safetensors.numpy import load_file, save_file
+from virtual_devices import virtual_devices
 
 import flowsr_jax
 from flowsr_jax.bijectors import Chain, InvertibleBlock, Scan, Shuffle
@@ -201,10 +202,9 @@ print("error", t.error(jax.device_get(found), jax.device_get(expected)))
 
 
 def test_gradients_of_a_sharded_batch():
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SHARDED],
-        env={**os.environ, **env, "PYTHONPATH": os.pathsep.join([".", "tests"])},
+        env={**os.environ, **virtual_devices(8), "PYTHONPATH": os.pathsep.join([".", "tests"])},
         capture_output=True,
         text=True,
         check=False,

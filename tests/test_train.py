@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from train_cases import FAMILY, TinyConfig, make_pictures, registered, run_values, same
+from virtual_devices import virtual_devices
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data import make_source, valid_pairs
@@ -302,13 +303,12 @@ def test_a_full_disk_does_not_end_the_run(straight, values, tmp_path, monkeypatc
 
 def test_one_and_eight_devices_agree(values, tmp_path):
     values["model"]["width"] = 4
-    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     meshes = {"eight": {"mesh_data": -1}, "split": {"mesh_data": 4, "mesh_fsdp": 2}}
     jobs = []
     for name, mesh in meshes.items():
         other = copy.deepcopy(values)
         other["train"] |= mesh
-        jobs.append(spawn(other, tmp_path / name, **eight))
+        jobs.append(spawn(other, tmp_path / name, **virtual_devices(8)))
     expected = run(values, tmp_path / "one")
     for name, job in zip(meshes, jobs, strict=True):
         text = job.communicate(timeout=120)[0]
