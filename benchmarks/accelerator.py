@@ -9,7 +9,8 @@ with random images.  Forms: "plain" transcribes the network (no conditioning hoi
 sub-pixel evaluation, steps and blocks unrolled); the others have all levers.  ratio is images
 per second over the first form's.  GFLOP_s counts the convolutions and products of the form's
 own program; of_peak is their share of the rate of one large matrix product in the same
-precision, measured in the same run.  --profile keeps a trace (jax.profiler) of each form.
+precision, measured in the same run; GB_s is what the compiler counts as read and written, to
+hold against the copy.  --profile keeps a trace (jax.profiler) of each form.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def with_compute(record: Any, compute: Compute) -> Any:
-    """The same configuration with every `compute` in it replaced; encoders are not reversible."""
+    """The same configuration with every `compute` in it replaced."""
     changes = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
@@ -146,12 +147,14 @@ def step_row(config: Config, seconds: float, profile: str | None) -> dict[str, f
         with jax.profiler.trace(profile):
             state, _ = run(state, 3)
     taken = float(np.median(times))
+    touched = (step.cost_analysis() or {}).get("bytes accessed", float("nan"))
     return {
         "images_s": train.batch_size / taken,
         "step_ms": 1000 * taken,
         "min_ms": 1000 * min(times),
         "max_ms": 1000 * max(times),
         "GFLOP_s": count.flops / taken / 1e9,
+        "GB_s": touched / taken / 1e9,
         "temp_MB": step.memory_analysis().temp_size_in_bytes / 1e6,
         "compile_s": compiled,
     }
