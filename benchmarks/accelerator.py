@@ -25,15 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import add_output, report
-from data import read_config
+from data import begin_step, read_config
 
 from flowsr_jax.aot.flops import count_flops
-from flowsr_jax.models import get_family
 from flowsr_jax.nets.conv import Compute, matmul
 from flowsr_jax.train.config import Config
 from flowsr_jax.train.mesh import global_batch, make_mesh
-from flowsr_jax.train.state import create
-from flowsr_jax.train.step import make_step
 
 PLAIN = {"conv": "xla", "unroll": True, "hoist": False, "subpixel": False}
 FORMS = {
@@ -118,13 +115,11 @@ def duration(function, *args, seconds: float) -> float:
 
 def step_row(config: Config, seconds: float, profile: str | None) -> dict[str, float]:
     """Images per second of the training step, its FLOP/s and its memory."""
-    family, phase, train = get_family(config.model.family), config.train.phases[-1], config.train
     mesh = make_mesh(1, 1, jax.devices()[:1])
-    params = family.init(config.model, jax.random.key(0))
-    state = create(params, family.init_state(config.model), phase, train)
+    step, state = begin_step(config, mesh)
     batch, key = global_batch(mesh, random_batch(config)), jax.random.key(1)
     start = time.perf_counter()
-    traced = make_step(family, phase, train, mesh).trace(state, batch, key)
+    traced = step.trace(state, batch, key)
     count = count_flops(traced.jaxpr, jax.default_backend())
     step = traced.lower().compile()
     compiled = time.perf_counter() - start
@@ -149,7 +144,7 @@ def step_row(config: Config, seconds: float, profile: str | None) -> dict[str, f
     taken = float(np.median(times))
     touched = (step.cost_analysis() or {}).get("bytes accessed", float("nan"))
     return {
-        "images_s": train.batch_size / taken,
+        "images_s": config.train.batch_size / taken,
         "step_ms": 1000 * taken,
         "min_ms": 1000 * min(times),
         "max_ms": 1000 * max(times),

@@ -23,6 +23,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from common import add_output, report, unit_seconds
+from jax.sharding import Mesh
 from PIL import Image
 
 from flowsr_jax.data import DataConfig, EmbeddedSource, FolderSource, make_loader, make_source
@@ -31,8 +32,8 @@ from flowsr_jax.io.images import write_png
 from flowsr_jax.models import get_family
 from flowsr_jax.train.config import Config, resolve
 from flowsr_jax.train.mesh import global_batch, make_mesh
-from flowsr_jax.train.state import create
-from flowsr_jax.train.step import make_step
+from flowsr_jax.train.state import TrainState, create
+from flowsr_jax.train.step import Step, make_step
 
 
 def main() -> None:
@@ -146,13 +147,19 @@ def throughput(
     }
 
 
-def step_seconds(config: Config, repeats: int = 5) -> float:
-    """Median seconds of a step of the config's last phase, all of its groups training."""
+def begin_step(config: Config, mesh: Mesh) -> tuple[Step, TrainState]:
+    """The step of the config's last phase with all of its groups, and fresh state for it."""
     family, phase, train = get_family(config.model.family), config.train.phases[-1], config.train
-    mesh = make_mesh(train.mesh_data, train.mesh_fsdp)
     params = family.init(config.model, jax.random.key(0))
     state = create(params, family.init_state(config.model), phase, train)
-    step = make_step(family, phase, train, mesh)
+    return make_step(family, phase, train, mesh), state
+
+
+def step_seconds(config: Config, repeats: int = 5) -> float:
+    """Median seconds of a step of the config's last phase, all of its groups training."""
+    train = config.train
+    mesh = make_mesh(train.mesh_data, train.mesh_fsdp)
+    step, state = begin_step(config, mesh)
     source = EmbeddedSource("train")  # its pixels do not matter
     data = DataConfig(scale=config.data.scale, patch_size=config.data.patch_size)
     with make_loader(source, data, batch_size=train.batch_size, seed=0) as loader:

@@ -249,13 +249,14 @@ def test_what_the_compiler_says_when_memory_runs_out():
 def test_rows_are_kept_and_found_again(tmp_path):
     about = {"config": "a", "phase": "fit", "program": "step", "topology": "v5e:2x4"}
     about["digest"] = "0" * 8
-    row = report.make_row(memory_of(2000), 16, 8, about | {"gradient_bytes": 4})
+    row = report.make_row(memory_of(2000), 16, 8, about | {"gradient_bytes": 4_000_000})
     assert not row["fits"] and "DOES NOT FIT" in report.to_text(row)
     report.save_row(str(tmp_path), row)
     assert report.find_row(str(tmp_path), about) == json.loads(json.dumps(row))
     assert report.find_row(str(tmp_path), about | {"digest": "1" * 8}) is None
     table = (tmp_path / "table.md").read_text().splitlines()
     assert len(table) == 3 and table[2].count("|") == len(report.COLUMNS) + 1
+    assert "| 4.000 |" in table[2]  # MB of gradients
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_compiling():
