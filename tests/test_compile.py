@@ -152,6 +152,25 @@ def test_traffic_counts_padded_arrays_in_the_hbm_alone():
     assert hbm_bytes(hlo.parse(TEXT)) == 2 * 8192 + 5 * 3 * 4
 
 
+COPIES = """HloModule copies, is_scheduled=true
+
+ENTRY %main (w: f32[8,16,128]) -> f32[2,16,128] {
+  %w = f32[8,16,128]{2,1,0:T(8,128)} parameter(0)
+  %part = ((f32[8,16,128]{2,1,0:T(8,128)}), f32[2,16,128]{2,1,0:T(8,128)S(1)}, s32[]{:S(2)}) \
+slice-start(%w), slice={[2:4], [0:16], [0:128]}
+  %got = f32[2,16,128]{2,1,0:T(8,128)S(1)} slice-done(%part)
+  %back = (f32[2,16,128]{2,1,0:T(8,128)}, f32[2,16,128]{2,1,0:T(8,128)S(1)}, u32[]{:S(2)}) \
+copy-start(%got)
+  ROOT %out = f32[2,16,128]{2,1,0:T(8,128)} copy-done(%back)
+}
+"""
+
+
+def test_traffic_of_asynchronous_forms_counts_what_moves():
+    # The slice reads its own 16 KiB of the 64; the copy writes them back.
+    assert hbm_bytes(hlo.parse(COPIES)) == 2 * (2 * 16 * 128 * 4)
+
+
 PROGRAM = """
 import jax, jax.numpy as jnp
 jax.config.update("jax_num_cpu_devices", 8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from flowsr_jax.aot.collectives import KINDS
-from flowsr_jax.aot.hlo import Computation, Instruction, Module
+from flowsr_jax.aot.hlo import Array, Computation, Instruction, Module
 
 # Neither reads nor writes, or is counted where its parts run.
 _FREE = {
@@ -35,8 +35,11 @@ def _bytes(i: Instruction, inside: Computation, module: Module) -> int:
     if "AllocateBuffer" in i.text:
         return 0
     read = [_in_hbm(inside[n]) if n in inside else 0 for n in i.operands]
-    if i.opcode.endswith("-start"):  # its result holds its operand too
-        return sum(read) + (i.arrays[0].hbm if i.arrays else 0)
+    if i.opcode.endswith("-start"):  # copy-start: (result, operand, ..), others: (operands, result)
+        arrays = i.arrays[: len(i.operands) + 1] or (Array(0, 0),)
+        result = arrays[0] if i.opcode == "copy-start" else arrays[-1]
+        sliced = i.opcode.removesuffix("-start") in _SLICES
+        return (min(sum(read), result.size) if sliced else sum(read)) + result.hbm
     written = _in_hbm(i)
     if i.opcode in _SLICES:
         return min(sum(read), i.size) + written
