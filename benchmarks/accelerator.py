@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import time
 from typing import Any
@@ -37,6 +38,7 @@ FORMS = {
     "plain, float32": Compute(**PLAIN),
     "plain, bfloat16": Compute("bfloat16", **PLAIN),
     "float32": Compute(),
+    "tensorfloat32": Compute("tensorfloat32"),
     "bfloat16": Compute("bfloat16"),
     "bfloat16, remat": Compute("bfloat16", memory="remat"),
 }
@@ -91,8 +93,10 @@ def with_compute(record: Any, compute: Compute) -> Any:
 
 def product_rate(dtype: str, side: int, seconds: float) -> float:
     """FLOP/s of a square matrix product on random values, as the networks multiply."""
-    a = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
-    return 2 * side**3 / duration(jax.jit(matmul), a, a, seconds=seconds)
+    compute = Compute(dtype)
+    a = jax.random.normal(jax.random.key(0), (side, side)).astype(compute.operands)
+    product = jax.jit(functools.partial(matmul, precision=compute.precision))
+    return 2 * side**3 / duration(product, a, a, seconds=seconds)
 
 
 def copy_rate(seconds: float, size: int = 1 << 28) -> float:

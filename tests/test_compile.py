@@ -32,7 +32,7 @@ def count(f, *shapes, platform="tpu"):
     return count_flops(jax.make_jaxpr(f)(*shapes), platform)
 
 
-@pytest.mark.parametrize("dtype, passes", [("float32", 6), ("bfloat16", 1)])
+@pytest.mark.parametrize("dtype, passes", [("float32", 6), ("tensorfloat32", 3), ("bfloat16", 1)])
 def test_flops_of_a_convolution_and_of_its_gradients(dtype, passes):
     conv = lambda x, w: conv2d(x, w, compute=Compute(dtype))  # noqa: E731
     found = count(conv, X, W)

@@ -11,6 +11,8 @@ import pytest
 
 from flowsr_jax.nets.attention import self_attention
 from flowsr_jax.nets.conv import PLAIN, Compute, _kernel_gradient, conv2d
+from flowsr_jax.nets.coupling_net import CouplingNet
+from flowsr_jax.nets.embedding import linear
 from flowsr_jax.nets.unet_blocks import down_conv
 
 
@@ -82,19 +84,22 @@ def test_a_zero_gradient_gives_a_zero_kernel_gradient():
     assert float(norm(jnp.ones((2, 8, 8, 35)), jnp.ones((3, 3, 35, 45)))) == 0.0
 
 
-def operand_types(jaxpr):
-    """Dtypes of both operands of every convolution and product of a program."""
+def products(jaxpr):
+    """(dtype of both operands, precisions) of every convolution and product of a program."""
     found = set()
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
-            found.add(tuple(v.aval.dtype.name for v in eqn.invars[:2]))
+            dtypes = tuple(v.aval.dtype.name for v in eqn.invars[:2])
+            found.add((dtypes, tuple(p.name for p in eqn.params["precision"])))
         for inner in jax.core.jaxprs_in_params(eqn.params):
-            found |= operand_types(inner)
+            found |= products(inner)
     return found
 
 
-def test_the_backward_pass_multiplies_in_bfloat16_too():
-    compute = Compute(dtype="bfloat16", conv="xla")
+@pytest.mark.parametrize("conv", ["xla", "gemm"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "tensorfloat32"])
+def test_the_backward_pass_multiplies_as_the_forward_pass(dtype, conv):
+    compute = Compute(dtype=dtype, conv=conv)
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
     attention = {
@@ -102,15 +107,24 @@ def test_the_backward_pass_multiplies_in_bfloat16_too():
         "qkv": {"w": draw(1, 1, 8, 24) / 8},
         "out": {"w": draw(1, 1, 8, 8), "b": jnp.zeros(8)},
     }
+    level = {"w": draw(8, 8), "b": jnp.zeros(8)}
 
-    def loss(compute, x, kernel, attention):
+    coupling = CouplingNet(8).init(jax.random.key(0), 8, 8)
+    coupling = jax.tree.map(lambda x: x + 0.1, coupling)  # its last layer is zeros
+
+    def loss(compute, x, kernel, attention, level, coupling):
         y = down_conv(conv2d(x, kernel, None, compute), kernel, compute)
-        y = self_attention(attention, y.astype(compute.dtype), 2, compute)
-        return jnp.mean(y.astype(jnp.float32) ** 2)
+        y = self_attention(attention, y.astype(compute.operands), 2, compute)
+        z = CouplingNet(8, compute=compute).apply(coupling, x, None)
+        return jnp.mean(linear(level, y, compute) ** 2) + jnp.mean((z + 1) ** 2)
 
-    given = draw(2, 6, 6, 8), draw(3, 3, 8, 8), attention
-    run = lambda compute: jax.grad(functools.partial(loss, compute), (0, 1, 2))  # noqa: E731
-    assert operand_types(jax.make_jaxpr(run(compute))(*given).jaxpr) == {("bfloat16", "bfloat16")}
+    given = draw(2, 6, 6, 8), draw(3, 3, 8, 8), attention, level, coupling
+    run = lambda compute: jax.grad(functools.partial(loss, compute), range(5))  # noqa: E731
+    found = products(jax.make_jaxpr(run(compute))(*given).jaxpr)
+    if dtype == "bfloat16":
+        assert {dtypes for dtypes, _ in found} == {("bfloat16", "bfloat16")}
+    else:
+        assert found == {(("float32", "float32"), ("HIGH", "HIGH"))}
     half, full = run(compute)(*given), run(PLAIN)(*given)
     for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(full), strict=True):
         assert float(jnp.linalg.norm(a - b)) < 0.03 * float(jnp.linalg.norm(b))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flowsr_jax.nets.conv import HIGHEST, Compute, bilinear, conv2d
+from flowsr_jax.nets.conv import Compute, bilinear, conv2d
 
 EPSILON = 1e-5
 ALL_AT_ONCE = 64 * 64  # positions whose pairs are all held in memory
@@ -53,7 +53,7 @@ def self_attention(p, x, groups: int, compute: Compute, heads: int = 1):
     def einsum(text, a, b):
         return bilinear(
             lambda a, b, dtype: jnp.einsum(
-                text, a, b, precision=HIGHEST, preferred_element_type=dtype
+                text, a, b, precision=compute.precision, preferred_element_type=dtype
             ),
             a,
             b,

@@ -19,6 +19,7 @@ from jax import lax
 from flowsr_jax.config import choice
 
 HIGHEST = lax.Precision.HIGHEST
+DTYPES = ("float32", "tensorfloat32", "bfloat16")
 MEMORY = ("store", "remat", "reversible")
 
 
@@ -27,8 +28,10 @@ class Compute:
     """How networks (never determinants, couplings or latents) are evaluated.
 
     Attributes:
-      dtype: "float32" (exact, HIGHEST matmul precision) or "bfloat16" (bfloat16
-        operands, float32 accumulation and activations between layers).
+      dtype: "float32" (exact, HIGHEST matmul precision), "tensorfloat32" (float32 arrays,
+        HIGH precision: a GPU multiplies in TF32, a TPU in three bfloat16 passes instead of
+        six, a CPU as ever) or "bfloat16" (bfloat16 operands, float32 accumulation and
+        activations between layers).
       conv: "auto" (by platform), "xla" (the plain form) or "gemm" (the CPU form).
       unroll: run K equal steps unrolled instead of scanned (compile time grows
         with K); the default scans.
@@ -50,9 +53,19 @@ class Compute:
     subpixel: bool = True
 
     def __post_init__(self):
-        choice("dtype", self.dtype, ("float32", "bfloat16"))
+        choice("dtype", self.dtype, DTYPES)
         choice("conv", self.conv, ("auto", "xla", "gemm"))
         choice("memory", self.memory, MEMORY)
+
+    @property
+    def operands(self) -> jnp.dtype:
+        """Of the arrays that are multiplied."""
+        return jnp.dtype("bfloat16" if self.dtype == "bfloat16" else "float32")
+
+    @property
+    def precision(self) -> lax.Precision:
+        """In which float32 arrays are multiplied."""
+        return lax.Precision.HIGH if self.dtype == "tensorfloat32" else HIGHEST
 
 
 PLAIN = Compute(conv="xla")
@@ -77,13 +90,13 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
     padding = padding or tuple((n // 2, n // 2) for n in kernel.shape[:2])
 
     def xla(x, kernel):
-        return convolve(padding, 1, x, kernel)
+        return convolve(padding, 1, x, kernel, compute.precision)
 
     def gemm(x, kernel):
-        return _conv_gemm(padding, x, kernel)
+        return _conv_gemm(padding, compute.precision, x, kernel)
 
     if kernel.shape[:2] == (1, 1):
-        y = matmul(x, kernel[0, 0])
+        y = matmul(x, kernel[0, 0], compute.precision)
     elif compute.conv == "xla":
         y = xla(x, kernel)
     elif compute.conv == "gemm":
@@ -93,13 +106,13 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
     return y if bias is None else y + bias
 
 
-def matmul(x, w):
+def matmul(x, w, precision: lax.Precision = HIGHEST):
     """x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
-    return _matmul(x, w) if x.dtype == jnp.float32 else _matmul_half(x, w)
+    return _matmul(x, w, precision) if x.dtype == jnp.float32 else _matmul_half(x, w)
 
 
-def _matmul(x, w):
-    return jnp.matmul(x, w, precision=HIGHEST, preferred_element_type=jnp.float32)
+def _matmul(x, w, precision=HIGHEST):
+    return jnp.matmul(x, w, precision=precision, preferred_element_type=jnp.float32)
 
 
 # Below: gradients of bfloat16 operands.  Autodiff would multiply the float32 gradient by
@@ -155,13 +168,17 @@ def _half_bwd(multiply, operands, g):
 _half.defvjp(_half_fwd, _half_bwd)
 
 
-def convolve(padding, stride: int, x, kernel):
+def convolve(padding, stride: int, x, kernel, precision: lax.Precision = HIGHEST):
     """The compiler's convolution of operands of one dtype, float32."""
-    run = _convolve if x.dtype == jnp.float32 else _convolve_half
-    return run(padding, stride, x, kernel)
+    if x.dtype == jnp.float32:
+        return _convolve(padding, stride, x, kernel, precision=precision)
+    return _convolve_half(padding, stride, x, kernel)
 
 
-def _convolve(padding, stride, x, kernel, dims=("NHWC", "HWIO", "NHWC"), spread=(1, 1)):
+DIMS = ("NHWC", "HWIO", "NHWC")
+
+
+def _convolve(padding, stride, x, kernel, dims=DIMS, spread=(1, 1), precision=HIGHEST):
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -170,7 +187,7 @@ def _convolve(padding, stride, x, kernel, dims=("NHWC", "HWIO", "NHWC"), spread=
         lhs_dilation=(spread[0],) * 2,
         rhs_dilation=(spread[1],) * 2,
         dimension_numbers=dims,
-        precision=HIGHEST,
+        precision=precision,
         preferred_element_type=jnp.float32,
     )
 
@@ -206,27 +223,28 @@ def _flip(kernel):
     return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv_gemm(padding, x, kernel):
-    return convolve(padding, 1, x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _conv_gemm(padding, precision, x, kernel):
+    return convolve(padding, 1, x, kernel, precision)
 
 
-def _conv_gemm_fwd(padding, x, kernel):
-    return convolve(padding, 1, x, kernel), (x, kernel)
+def _conv_gemm_fwd(padding, precision, x, kernel):
+    return convolve(padding, 1, x, kernel, precision), (x, kernel)
 
 
-def _conv_gemm_bwd(padding, residuals, g):
+def _conv_gemm_bwd(padding, precision, residuals, g):
     x, kernel = residuals
     g = g.astype(x.dtype)
-    dx = convolve(_reversed(padding), 1, g, _flip(kernel))
-    return dx.astype(x.dtype), _kernel_gradient(padding, x, g, kernel).astype(kernel.dtype)
+    dx = convolve(_reversed(padding), 1, g, _flip(kernel), precision)
+    dw = _kernel_gradient(padding, x, g, kernel, precision)
+    return dx.astype(x.dtype), dw.astype(kernel.dtype)
 
 
 def _reversed(padding):
     return tuple((after, before) for before, after in padding)
 
 
-def _kernel_gradient(padding, x, g, kernel):
+def _kernel_gradient(padding, x, g, kernel, precision=HIGHEST):
     """sum over positions of x (shifted) times g, as one matrix product."""
     b, h, w, ci = x.shape
     kh, kw, _, co = kernel.shape
@@ -242,18 +260,18 @@ def _kernel_gradient(padding, x, g, kernel):
         copies.append(padded[:, top : top + h, left : left + w])
     stacked = jnp.concatenate(copies, axis=-1)
     if shift_x:
-        return _contract(stacked, g).reshape(kernel.shape)
-    grad = _contract(x, stacked).reshape(ci, len(taps), co)
+        return _contract(stacked, g, precision).reshape(kernel.shape)
+    grad = _contract(x, stacked, precision).reshape(ci, len(taps), co)
     return grad.transpose(1, 0, 2).reshape(kernel.shape)
 
 
-def _contract(a, b):
+def _contract(a, b, precision=HIGHEST):
     """[B,H,W,I], [B,H,W,O] -> [I,O], summed over images and positions.
 
     Two axes, not an einsum over four: the CPU compiler's product of three contracted
     axes with a constant zero gradient reads memory that nobody wrote.
     """
-    return matmul(a.reshape(-1, a.shape[-1]).T, b.reshape(-1, b.shape[-1]))
+    return matmul(a.reshape(-1, a.shape[-1]).T, b.reshape(-1, b.shape[-1]), precision)
 
 
 _conv_gemm.defvjp(_conv_gemm_fwd, _conv_gemm_bwd)

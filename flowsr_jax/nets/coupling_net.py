@@ -123,8 +123,8 @@ class CouplingNet:
         return conv2d(joined, w, None, self.compute)
 
     def _second(self, params, hidden):
-        dtype = jnp.bfloat16 if self.compute.dtype == "bfloat16" else jnp.float32
-        return matmul(hidden.astype(dtype), params["w2"].astype(dtype))
+        dtype, precision = self.compute.operands, self.compute.precision
+        return matmul(hidden.astype(dtype), params["w2"].astype(dtype), precision)
 
     def apply(self, params, x, prepared):
         """Raw output [B,H,W,co] float32; x [B,H,W,ci] or None, prepared from `prepare`."""

@@ -23,8 +23,8 @@ def sinusoidal(value, dim: int):
 
 def linear(p, x, compute: Compute = PLAIN):
     """x [B,I] to [B,O], float32; the weight is [I,O]."""
-    dtype = jnp.dtype(compute.dtype)
-    return matmul(x.astype(dtype), p["w"].astype(dtype)) + p["b"]
+    x, w = x.astype(compute.operands), p["w"].astype(compute.operands)
+    return matmul(x, w, compute.precision) + p["b"]
 
 
 def level_embedding(p, value):

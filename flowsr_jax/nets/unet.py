@@ -248,7 +248,7 @@ def apply_unet(
     Returns:
       [B,H,W,image_channels] float32.
     """
-    dtype = jnp.dtype(config.compute.dtype)
+    dtype = config.compute.operands
     e = level_embedding(params["level_mlp"], level)
     kept = {"level_embed": e}
     e = e if embedding is None else e + embedding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -18,7 +19,7 @@ from flowsr_jax.nets.upsampled import nearest
 def residual_block(layer, config):
     """Return the function (params, h, embedding, dropout key) -> h of a residual block."""
     groups, compute = config.norm_groups, config.compute
-    dtype = jnp.dtype(compute.dtype)
+    dtype = compute.operands
     scale = math.sqrt(0.5) if config.block == "biggan" else 1.0
     resample = {"down": half_size, "up": lambda x: nearest(x, 2)}.get(layer.kind, lambda x: x)
 
@@ -54,19 +55,20 @@ def down_conv(x, kernel, compute: Compute):
     On the CPU a product with the nine strided copies side by side, whose gradient does
     not fall back to a naive loop (see nets/conv.py).
     """
-    dtype = jnp.dtype(compute.dtype)
-    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    x, kernel = x.astype(compute.operands), kernel.astype(compute.operands)
+    xla = functools.partial(_down_xla, compute.precision)
+    gemm = functools.partial(_down_gemm, compute.precision)
     if compute.conv == "auto":
-        return lax.platform_dependent(x, kernel, cpu=_down_gemm, default=_down_xla)
-    return (_down_gemm if compute.conv == "gemm" else _down_xla)(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=gemm, default=xla)
+    return (gemm if compute.conv == "gemm" else xla)(x, kernel)
 
 
-def _down_xla(x, kernel):
-    return convolve(((1, 1), (1, 1)), 2, x, kernel)
+def _down_xla(precision, x, kernel):
+    return convolve(((1, 1), (1, 1)), 2, x, kernel, precision)
 
 
-def _down_gemm(x, kernel):
+def _down_gemm(precision, x, kernel):
     _, h, w, c = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     copies = [padded[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)]
-    return matmul(jnp.concatenate(copies, axis=-1), kernel.reshape(9 * c, -1))
+    return matmul(jnp.concatenate(copies, axis=-1), kernel.reshape(9 * c, -1), precision)
