@@ -171,9 +171,6 @@ def start(jobs: list[dict], folder: Path, devices: int = 8, processes: int = 1) 
             "--xla_backend_optimization_level=0",
             "--xla_llvm_disable_expensive_passes=true",
         ),
-        # A resumed run finds the programs of the one before.
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, __file__, str(file), str(port), str(processes)]
     started = []
