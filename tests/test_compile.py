@@ -256,6 +256,19 @@ def test_largest_batch_is_one_that_was_compiled(base, slope, best):
     assert result is None if best == 0 else result.memory.total == base + slope * best
 
 
+def test_largest_batch_is_searched_on_until_the_chip_is_nearly_full():
+    # Memory bends, so that the first line gives a batch that leaves a third of the chip.
+    sizes = {}
+
+    def compile_batch(batch):
+        sizes[batch] = 100 + 70 * min(batch, 4) + 30 * max(batch - 4, 0)
+        return memory_of(sizes[batch])
+
+    found, _ = estimate.largest_batch(compile_batch, {2: compile_batch(2)}, 1)
+    assert sizes[found] >= 900 and max(sizes.values()) <= 1000
+    assert list(sizes) == [2, 4, 12, 24]  # a program twice as large, then by lines
+
+
 def test_what_the_compiler_says_when_memory_runs_out():
     message = (
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "

@@ -16,6 +16,8 @@ from flowsr_jax.aot.flops import Count, count_flops
 from flowsr_jax.aot.hlo import parse
 from flowsr_jax.aot.traffic import hbm_bytes
 
+NEARLY_FULL = 0.9  # of a chip: the search for the largest batch ends
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -139,7 +141,8 @@ def largest_batch(
             break
         say(f"trying {guess} per chip")
         known[guess] = compile_batch(guess)
-        if known[guess].memory.fits and len(known) > 2:
+        memory = known[guess].memory
+        if NEARLY_FULL * memory.limit <= memory.total <= memory.limit:
             break
     best = max((b for b, r in known.items() if r.memory.fits), default=0)
     return best, known.get(best)
