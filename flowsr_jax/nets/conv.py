@@ -21,6 +21,7 @@ from flowsr_jax.config import choice
 HIGHEST = lax.Precision.HIGHEST
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
 MEMORY = ("store", "remat", "reversible")
+DIMS = ("NHWC", "HWIO", "NHWC")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,9 +174,6 @@ def convolve(padding, stride: int, x, kernel, precision: lax.Precision = HIGHEST
     if x.dtype == jnp.float32:
         return _convolve(padding, stride, x, kernel, precision=precision)
     return _convolve_half(padding, stride, x, kernel)
-
-
-DIMS = ("NHWC", "HWIO", "NHWC")
 
 
 def _convolve(padding, stride, x, kernel, dims=DIMS, spread=(1, 1), precision=HIGHEST):
