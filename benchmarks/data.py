@@ -28,7 +28,7 @@ from PIL import Image
 
 from flowsr_jax.data import DataConfig, EmbeddedSource, FolderSource, make_loader, make_source
 from flowsr_jax.data.sources.record_writer import write_records
-from flowsr_jax.io.images import write_png
+from flowsr_jax.files.images import write_png
 from flowsr_jax.models import get_family
 from flowsr_jax.train.config import Config, resolve
 from flowsr_jax.train.mesh import global_batch, make_mesh

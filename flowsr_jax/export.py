@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.config import choice, to_dict
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.models.base import Family, Params, family_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")

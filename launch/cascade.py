@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax.cascade import sample_cascade
+    from flowsr_jax.files.images import write_png
     from flowsr_jax.io.compilation_cache import use_compilation_cache
-    from flowsr_jax.io.images import write_png
     from flowsr_jax.metrics import to_uint8
     from flowsr_jax.train.overrides import split_overrides
 

@@ -12,7 +12,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.io.images import ImageError
+from flowsr_jax.files.images import ImageError
 from flowsr_jax.train.checkpoint import CheckpointError
 from flowsr_jax.train.command import run_command
 from flowsr_jax.train.config import resolve

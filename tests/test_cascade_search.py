@@ -14,7 +14,7 @@ import flowsr_jax
 from flowsr_jax.cascade import sample_cascade
 from flowsr_jax.config import ConfigError
 from flowsr_jax.diffusion.schedules import ScheduleConfig, gammas
-from flowsr_jax.io.images import read_rgb
+from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.model import init
 from flowsr_jax.nets.unet import UNetConfig

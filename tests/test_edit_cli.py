@@ -8,7 +8,7 @@ import pytest
 
 import flowsr_jax
 from flowsr_jax.data import EmbeddedSource
-from flowsr_jax.io.images import read_rgb, write_png
+from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.metrics import psnr
 
 ROOT = Path(__file__).parents[1]

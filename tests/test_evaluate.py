@@ -20,7 +20,7 @@ from flowsr_jax import metrics
 from flowsr_jax.data import DataConfig, EmbeddedSource, valid_pairs
 from flowsr_jax.evaluation import EvaluationError, evaluate_folder
 from flowsr_jax.evaluation.pairs import find_cases
-from flowsr_jax.io.images import read_rgb, write_png
+from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.models import base, get_family
 from flowsr_jax.models.rrdb_config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig

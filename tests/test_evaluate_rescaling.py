@@ -17,13 +17,13 @@ from flowsr_jax.evaluation import EvaluationError, evaluate_folder
 from flowsr_jax.evaluation.draw import make_lr
 from flowsr_jax.evaluation.measure import lr_fidelity
 from flowsr_jax.evaluation.protocols import resize
-from flowsr_jax.io.images import read_rgb, write_png
+from flowsr_jax.files.images import read_rgb, write_png
+from flowsr_jax.files.sheet import cut
 from flowsr_jax.models import get_family
 from flowsr_jax.models.glow import GlowConfig
 from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.train.evaluate import evaluate
 from flowsr_jax.train.report import write_report
-from flowsr_jax.train.sheet import cut
 from flowsr_jax.upscaling import image_key, upscale_image
 
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowsr_jax.io import images
-from flowsr_jax.io.images import ImageError, list_images, read_image, read_rgb, write_png
+from flowsr_jax.files import images
+from flowsr_jax.files.images import ImageError, list_images, read_image, read_rgb, write_png
 
 COLOUR = np.array([200, 100, 50], np.uint8)
 

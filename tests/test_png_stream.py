@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowsr_jax.io import png_stream
-from flowsr_jax.io.atomic import atomic_write, remove_leftovers
-from flowsr_jax.io.heat_map import heat_map
-from flowsr_jax.io.png_stream import PngRows, open_png
+from flowsr_jax.files import png_stream
+from flowsr_jax.files.atomic import atomic_write, remove_leftovers
+from flowsr_jax.files.heat_map import heat_map
+from flowsr_jax.files.png_stream import PngRows, open_png
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -124,7 +124,7 @@ def test_file_has_ordinary_permissions(tmp_path):
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from flowsr_jax.io.atomic import atomic_write\n"
+        "from flowsr_jax.files.atomic import atomic_write\n"
         "with atomic_write(sys.argv[1]) as file:\n"
         "    file.write(b'half')\n"
         "    file.flush()\n"

@@ -21,7 +21,7 @@ from flowsr_jax.data.sources import record_writer
 from flowsr_jax.data.sources.crops import corners
 from flowsr_jax.data.sources.record_writer import write_records
 from flowsr_jax.data.transforms import degrade
-from flowsr_jax.io.images import write_png
+from flowsr_jax.files.images import write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,7 @@ from flowsr_jax.evaluation import PROTOCOLS, EvaluationError, get_protocol
 from flowsr_jax.evaluation.measure import COLUMNS, SQUARES, means, measure
 from flowsr_jax.evaluation.perceptual import Perceptual, load_perceptual
 from flowsr_jax.evaluation.protocols import RESIZING, resize
-from flowsr_jax.io.images import read_rgb
+from flowsr_jax.files.images import read_rgb
 from flowsr_jax.metrics.backbones import get_backbone
 
 SMALL = Path(__file__).parent / "data" / "metrics_small.npz"

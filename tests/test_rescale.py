@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import flowsr_jax
-from flowsr_jax.io.images import read_image, read_rgb, write_png
+from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models.irn import IRNConfig

@@ -26,7 +26,7 @@ from flowsr_jax.data.sources.cache import Cache
 from flowsr_jax.data.sources.catalog import ENTRIES, advice
 from flowsr_jax.data.sources.paired import pair_names
 from flowsr_jax.data.sources.record_writer import write_records
-from flowsr_jax.io.images import ImageError, write_png
+from flowsr_jax.files.images import ImageError, write_png
 from flowsr_jax.train.overrides import split_overrides
 
 NAME = "records-00000.array_record"

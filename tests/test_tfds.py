@@ -28,7 +28,7 @@ from flowsr_jax.data import (
     valid_pairs,
 )
 from flowsr_jax.data.sources import prepare
-from flowsr_jax.io.images import ImageError
+from flowsr_jax.files.images import ImageError
 
 ROOT = Path(__file__).resolve().parents[1]
 DIV2K_OPTIONS = (

@@ -14,8 +14,8 @@ from fake_family import FAMILY, FakeConfig
 from PIL import Image
 
 import flowsr_jax
-from flowsr_jax.io.heat_map import heat_map
-from flowsr_jax.io.images import read_image, read_rgb, write_png
+from flowsr_jax.files.heat_map import heat_map
+from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr
 from flowsr_jax.models import base

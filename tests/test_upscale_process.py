@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import flowsr_jax
-from flowsr_jax.io.images import read_rgb, write_png
+from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.models import get_family
 from flowsr_jax.models.rrdb_config import RRDBConfig
 

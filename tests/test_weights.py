@@ -104,7 +104,7 @@ def test_interrupted_save_keeps_a_loadable_model(tmp_path, params, monkeypatch, 
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr("flowsr_jax.io.atomic.os.replace", replace)
+    monkeypatch.setattr("flowsr_jax.files.atomic.os.replace", replace)
     with pytest.raises(KeyboardInterrupt):
         weights.save(other, tmp_path)
     monkeypatch.undo()

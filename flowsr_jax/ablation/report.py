@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.ablation.studies import Study
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.models.base import get_family
 from flowsr_jax.train.config import Config
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowsr_jax.aot.chips import GIB
 from flowsr_jax.aot.estimate import Result
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 
 MIB = 1 << 20
 COLUMNS = (

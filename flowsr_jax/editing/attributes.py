@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flowsr_jax.config import nearest
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.io.torch_file import read_npz
 
 

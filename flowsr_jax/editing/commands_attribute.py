@@ -29,8 +29,8 @@ from flowsr_jax.editing.unconditional_files import (
     to_pixels,
 )
 from flowsr_jax.evaluation.progress import progress
-from flowsr_jax.io.atomic import require_writable
-from flowsr_jax.io.images import ImageError, list_images, write_png
+from flowsr_jax.files.atomic import require_writable
+from flowsr_jax.files.images import ImageError, list_images, write_png
 from flowsr_jax.models import Params
 from flowsr_jax.upscaling import Summary, UsageError
 from flowsr_jax.upscaling.progress import one_line

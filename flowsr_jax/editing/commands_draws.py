@@ -25,8 +25,8 @@ from flowsr_jax.editing.unconditional_files import (
     to_pixels,
 )
 from flowsr_jax.evaluation.progress import progress
-from flowsr_jax.io.atomic import atomic_write, require_writable
-from flowsr_jax.io.images import ImageError, list_images, read_rgb
+from flowsr_jax.files.atomic import atomic_write, require_writable
+from flowsr_jax.files.images import ImageError, list_images, read_rgb
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.upscaling import Summary, UsageError
 

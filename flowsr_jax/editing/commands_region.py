@@ -26,7 +26,7 @@ from flowsr_jax.editing.pairs import (
     read_mask,
     read_pair,
 )
-from flowsr_jax.io.images import read_rgb
+from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models import Params
 from flowsr_jax.upscaling import Summary, UsageError
 

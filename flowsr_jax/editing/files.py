@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flowsr_jax.io.atomic import remove_leftovers, require_writable
-from flowsr_jax.io.heat_map import heat_map
-from flowsr_jax.io.images import write_png
+from flowsr_jax.files.atomic import remove_leftovers, require_writable
+from flowsr_jax.files.heat_map import heat_map
+from flowsr_jax.files.images import write_png
+from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.models.inputs import check_temperature
-from flowsr_jax.train.sheet import write_sheet
 from flowsr_jax.upscaling import SampleError, Summary, UsageError, image_key
 from flowsr_jax.upscaling.progress import Progress, progress
 

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from flowsr_jax.io.images import read_rgb
+from flowsr_jax.files.images import read_rgb
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr, psnr, to_uint8
 from flowsr_jax.models import Params, family_of

@@ -16,11 +16,11 @@ import numpy as np
 
 from flowsr_jax.data.sources.digits import LUMINANCE
 from flowsr_jax.editing.unconditional import check_unconditional
-from flowsr_jax.io.images import read_rgb
+from flowsr_jax.files.images import read_rgb
+from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models import Params
 from flowsr_jax.models.glow.unconditional import to_uint8
-from flowsr_jax.train.sheet import write_sheet
 from flowsr_jax.upscaling import UsageError
 
 SHOWN = 96  # least side of a picture on a sheet

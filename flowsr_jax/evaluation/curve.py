@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowsr_jax.evaluation.measure import COLUMNS
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 
 TEMPERATURES = tuple(i / 10 for i in range(11))
 

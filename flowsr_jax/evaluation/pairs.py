@@ -14,7 +14,7 @@ import numpy as np
 
 from flowsr_jax.data.transforms import whole_cells
 from flowsr_jax.evaluation.protocols import Protocol, resize
-from flowsr_jax.io.images import ImageError, list_images, read_rgb
+from flowsr_jax.files.images import ImageError, list_images, read_rgb
 
 EMBEDDED = "embedded"
 SHOWN = 3  # names listed in a message

@@ -10,7 +10,7 @@ from typing import Any
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import Perceptual
 from flowsr_jax.evaluation.protocols import Protocol
-from flowsr_jax.io.images import read_rgb
+from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.inputs import check_temperature
 from flowsr_jax.upscaling import Sampler

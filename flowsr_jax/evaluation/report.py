@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowsr_jax.evaluation.measure import COLUMNS, SQUARES
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 
 LIKELIHOOD = ("bits_per_dim", "gaussian_bits_per_dim")
 SHOWN = 10  # failures listed one by one

@@ -27,10 +27,10 @@ from flowsr_jax.evaluation.plan import (
 from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.evaluation.protocols import get_protocol, resize
 from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, write_summary
-from flowsr_jax.io.atomic import require_writable
+from flowsr_jax.files.atomic import require_writable
+from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
-from flowsr_jax.train.sheet import cut, write_sheet
 from flowsr_jax.upscaling import Sampler, image_key
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_DRAWS = 4, 4, 2

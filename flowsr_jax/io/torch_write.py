@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from flowsr_jax.config import choice
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.io.torch_pickle import STORAGES
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.torch_rules import state_dict

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from flowsr_jax.config import choice, from_dict, to_dict, upgraded
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.io.torch_file import WeightsFileError
 from flowsr_jax.models.base import Params, get_family
 

@@ -20,8 +20,9 @@ from jax.sharding import Mesh
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data import make_loader, make_source, valid_pairs
+from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.io import weights
-from flowsr_jax.io.atomic import atomic_write
 from flowsr_jax.io.compilation_cache import use_compilation_cache
 from flowsr_jax.models.base import Family, Params, get_family
 from flowsr_jax.train import mesh as meshes
@@ -32,7 +33,6 @@ from flowsr_jax.train.evaluate import evaluate
 from flowsr_jax.train.meter import Meter, TrainingDiverged
 from flowsr_jax.train.progress import Progress
 from flowsr_jax.train.report import Report, write_report
-from flowsr_jax.train.sheet import cut, write_sheet
 from flowsr_jax.train.signals import Interrupted, StopRequest
 from flowsr_jax.train.state import TrainState
 from flowsr_jax.train.step import active_groups, make_step

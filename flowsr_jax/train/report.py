@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 
 COLUMNS = ("psnr", "ssim", "lr_psnr", "diversity")
 TITLES = {  # column: (title, format)

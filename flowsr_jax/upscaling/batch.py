@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowsr_jax.io.atomic import remove_leftovers, require_writable
-from flowsr_jax.io.images import ImageError
+from flowsr_jax.files.atomic import remove_leftovers, require_writable
+from flowsr_jax.files.images import ImageError
 from flowsr_jax.upscaling.image import SampleError
 from flowsr_jax.upscaling.jobs import Job, UsageError, plan
 from flowsr_jax.upscaling.mark import MarkError

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from flowsr_jax.io.images import read_image
+from flowsr_jax.files.images import read_image
 from flowsr_jax.models import Params
 from flowsr_jax.upscaling.batch import Summary, begin, run_batch
 from flowsr_jax.upscaling.finish import Projector, alpha_rows, cropped, grey

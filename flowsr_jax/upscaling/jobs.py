@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from flowsr_jax.io.images import list_images
+from flowsr_jax.files.images import list_images
 
 
 class UsageError(ValueError):

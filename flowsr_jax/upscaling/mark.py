@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from flowsr_jax.io.images import Picture
+from flowsr_jax.files.images import Picture
 from flowsr_jax.models import Params
 
 KEYWORD = "flowsr_jax rescale"

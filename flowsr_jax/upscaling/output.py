@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from flowsr_jax.io.heat_map import heat_map
-from flowsr_jax.io.png_stream import open_png
+from flowsr_jax.files.heat_map import heat_map
+from flowsr_jax.files.png_stream import open_png
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.upscaling.jobs import Job
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 
-from flowsr_jax.io.images import read_image
+from flowsr_jax.files.images import read_image
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.upscaling.batch import Summary, begin, run_batch
 from flowsr_jax.upscaling.downscaler import Downscaler

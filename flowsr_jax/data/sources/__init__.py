@@ -17,7 +17,7 @@ import numpy as np
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data.sources.cache import Cache
-from flowsr_jax.io.images import SUFFIXES, ImageError, read_rgb
+from flowsr_jax.files.images import SUFFIXES, ImageError, read_rgb
 
 log = logging.getLogger(__name__)
 

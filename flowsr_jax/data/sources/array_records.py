@@ -24,7 +24,7 @@ from flowsr_jax.config import ConfigError
 from flowsr_jax.data.sources import MIB
 from flowsr_jax.data.sources.cache import Cache
 from flowsr_jax.data.transforms import fits
-from flowsr_jax.io.images import ImageError
+from flowsr_jax.files.images import ImageError
 
 INDEX = "records.json"
 FORMAT = "flowsr_jax records 1"

@@ -13,7 +13,7 @@ import numpy as np
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data.sources import FileSource, list_files
 from flowsr_jax.data.transforms import fits
-from flowsr_jax.io.images import SUFFIXES
+from flowsr_jax.files.images import SUFFIXES
 
 # DIV2K and Flickr2K: 0001x4.png, 000001x4.png; realistic LR 0001x4m.png, 0001x4w1.png.
 LR_NAME = re.compile(r"(?P<hr>.+)x(?P<scale>\d+)([a-z]\d*)?")

@@ -29,7 +29,7 @@ from flowsr_jax.data.sources.array_records import (
     read_index,
 )
 from flowsr_jax.data.sources.crops import in_order
-from flowsr_jax.io.atomic import atomic_write, remove_leftovers
+from flowsr_jax.files.atomic import atomic_write, remove_leftovers
 
 # Pixels of one file, before compression.
 SHARD_MIB = 256

@@ -17,7 +17,7 @@ from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.data.sources import MIB
 from flowsr_jax.data.sources.cache import Cache
 from flowsr_jax.data.sources.catalog import advice
-from flowsr_jax.io.images import ImageError
+from flowsr_jax.files.images import ImageError
 
 INFO = "dataset_info.json"
 # name[/option][:version] of a tfds set.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowsr_jax.io.images import write_png
+from flowsr_jax.files.images import write_png
 
 GAP, CAPTION = 4, 18
 

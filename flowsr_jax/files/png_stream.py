@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 
 COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey + alpha, RGB, RGBA
 SUB, UP, PAETH = 1, 2, 4

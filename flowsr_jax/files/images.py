@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from flowsr_jax.io.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write
 
 # No EPS (it runs an outside program) and no rare formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
