@@ -11,6 +11,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 
 
 def normal(key, shape):
@@ -33,9 +34,9 @@ def _cut(values, shape):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _normal(key, size):
-    return jax.random.normal(key, (size,))
+    return jax.random.normal(key, (size,), jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _uniform(key, size):
-    return jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
+    return jax.random.uniform(key, (size,), jnp.float32, minval=-1.0, maxval=1.0)
