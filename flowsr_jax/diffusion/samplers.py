@@ -52,8 +52,8 @@ class SamplerConfig:
         sigma^2 = (1 - gamma) / gamma.
       corrector_steps: Langevin steps per level of "pc" and "langevin".
       snr: r of the step size of "pc".
-      step_size: of "langevin" at the last level, in the square of the images' units; at the
-        others it grows as sigma^2.
+      step_size: Langevin step size of "langevin" at the smallest noise level (images in
+        [-1,1]); at noise level sigma it is multiplied by (sigma / sigma_min)^2.
     """
 
     name: str = "ancestral"
@@ -112,9 +112,19 @@ def grid(config: SamplerConfig, training: ScheduleConfig) -> np.ndarray:
 class Coefficients(NamedTuple):
     """A sampler's table, arrays [N]; row i leads from gammas[i] to gammas[i+1].
 
-    level is what the network is told; x0 = x0_x x + x0_out out, eps = eps_x x + eps_out out;
-    the next state is x x + x0 x0 + eps eps + previous (last row's x0) + noise z; score (its
-    factor of eps) and alpha belong to the Langevin steps at gammas[i].
+    Each field is the factor of one array.  From the state, the network's output, the last
+    row's clean image and fresh noise z, a row computes
+
+      clean image     = x0_x * state + x0_out * output (then clipped)
+      predicted noise = eps_x * state + eps_out * output
+      next state      = x * state + x0 * (clean image) + eps * (predicted noise)
+                        + previous * (last clean image) + noise * z
+
+    Attributes:
+      level: what the network is told.
+      score: factor of the predicted noise that gives the score, for the Langevin steps at
+        gammas[i].
+      alpha: their step size, or its factor (`chain.refine`); 0 makes no such steps.
     """
 
     level: np.ndarray

@@ -15,17 +15,18 @@ MIN_SECONDS = 0.5  # programs that compile faster are not kept
 def use_compilation_cache(folder: str | os.PathLike | None = None) -> None:
     """Keep compiled programs in a folder: a setting of the process.
 
-    A folder set already (JAX_COMPILATION_CACHE_DIR, an earlier call) stays.  What cannot be
-    read or written (a full disk) is compiled again without a word.  With several CPU devices
-    jax keeps and reads nothing.
+    A folder that is set already (JAX_COMPILATION_CACHE_DIR, an earlier call) stays.  A program
+    that cannot be read or written (a full disk) is compiled again silently.  With several CPU
+    devices jax keeps and reads nothing.
 
     Args:
       folder: where; None is `$XDG_CACHE_HOME/flowsr_jax/<kind of machine>`, by default
         under `~/.cache`.  If it cannot be made, nothing is kept.
     """
     if jax.default_backend() == "cpu" and jax.device_count() > 1:
-        # A CPU program read back has lost the order of its messages (jaxlib 0.10.2): devices
-        # come to them in different orders, and the process hangs or is aborted.
+        # A bug of jaxlib 0.10.2 (we know of no issue that reports it): a multi-device CPU
+        # program restored from the cache no longer orders its collectives, so the devices
+        # wait for each other forever, or the process is aborted.  So keep nothing there.
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if jax.config.jax_compilation_cache_dir:

@@ -84,9 +84,10 @@ class Sampler(Windows):
         return other
 
     def compiled(self, shape, group):
-        # A codec restores with z = 0; other models share one program with T = 0.
-        cold = self.rescales and self._temperature == 0
-        how = "cold" if cold else "default" if self._temperature is None else "given"
+        # A rescaling model restores with z = 0 and draws no noise: a program of its own.  Other
+        # models take the temperature as an argument, so T = 0 shares the program of all T.
+        zero = self.rescales and self._temperature == 0
+        how = "zero" if zero else "default" if self._temperature is None else "given"
         return _compile(*self.avals(), shape, group, how, self._options, self.channels)
 
 
@@ -120,7 +121,7 @@ def _compile(tree, avals, shape, group, temperature_is, options, channels):
                 key = jax.random.fold_in(key, part)
             return api.sample(params, lr, key, **how)
         noise_shapes = functools.partial(family.noise_shapes, params.config, **options)
-        if temperature_is == "cold":
+        if temperature_is == "zero":
             noise = [jnp.zeros((group, *z)) for z in noise_shapes((1, *shape, 3))]
         else:
             squares = noise_shapes((1, step, step, 3))

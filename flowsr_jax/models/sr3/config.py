@@ -24,10 +24,10 @@ class SR3Config:
         `unet.cond_channels` 0 a model without a condition.
       classes: number of classes that the network is told; 0 is none.
       augmented: the network is told the noise level of its condition (for cascades).
-      holes: "always": the condition has holes, marked as in math/holes.py, which are filled
-        with noise; only they are drawn, and losses count them alone (Palette's inpainting).
-        "some": so, but images without any hole are other tasks and are drawn as a whole.
-        None: nothing of the kind.
+      holes: how regions to draw are marked in the condition (math/holes.py).  "always": every
+        condition has holes; they are filled with noise, only they are drawn, and losses
+        count them alone (Palette's inpainting).  "some": batches mix inpainting with other
+        tasks; an image without any hole is drawn as a whole.  None: the model knows no holes.
       residual: r > 0 diffuses r times the difference between the image and the condition
         instead of the image itself (as SRDiff does; Li et al., 2022).
       prediction: what the network gives: "eps" (published), "x0" or "v".
