@@ -15,8 +15,9 @@ import argparse
 import jax
 from common import add_output, measure, report
 
+from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.losses import rescale_loss
-from flowsr_jax.models.irn.model import IRNConfig, forward, init, inverse, z_shape
+from flowsr_jax.models.irn.network import forward, init, inverse, z_shape
 from flowsr_jax.nets.conv import Compute
 
 OFFICIAL = {2: (20, 22, 99), 4: (26, 29, 153)}

@@ -23,9 +23,10 @@ from common import add_output, measure, report
 from jax.experimental import topologies
 
 from flowsr_jax.math.gaussian import standard_normal_log_prob
-from flowsr_jax.models.rrdb_config import RRDBConfig
-from flowsr_jax.models.srflow.family import init_from_data, nll_loss
-from flowsr_jax.models.srflow.model import SRFlowConfig, build_flow, init
+from flowsr_jax.models.rrdb.config import RRDBConfig
+from flowsr_jax.models.srflow.config import SRFlowConfig
+from flowsr_jax.models.srflow.losses import init_from_data, nll_loss
+from flowsr_jax.models.srflow.network import build_flow, init
 from flowsr_jax.nets.conv import MEMORY, Compute
 
 

@@ -26,8 +26,10 @@ from common import add_output, measure, report
 
 import flowsr_jax
 from flowsr_jax.models import get_family
+from flowsr_jax.models.sr3.condition import condition
+from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.losses import eps_loss
-from flowsr_jax.models.sr3.model import SR3Config, condition, predict_noise
+from flowsr_jax.models.sr3.network import predict_noise
 from flowsr_jax.nets.conv import Compute
 
 ADAM = optax.adam(1e-4)

@@ -27,9 +27,11 @@ from common import add_output, measure, report
 import flowsr_jax
 from flowsr_jax.models import get_family
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.rrdb_config import RRDBConfig
-from flowsr_jax.models.srflow.family import encode, nll_loss
-from flowsr_jax.models.srflow.model import SRFlowConfig, condition
+from flowsr_jax.models.rrdb.config import RRDBConfig
+from flowsr_jax.models.srflow.config import SRFlowConfig
+from flowsr_jax.models.srflow.losses import nll_loss
+from flowsr_jax.models.srflow.network import condition
+from flowsr_jax.models.srflow.sample import encode
 from flowsr_jax.nets.conv import Compute
 
 FORMS = {

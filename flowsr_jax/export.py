@@ -136,7 +136,7 @@ def _noise(config) -> dict[str, Input]:
 
 def irn_programs(family: Family, config, lr: tuple, options: Mapping) -> dict[str, Program]:
     """Both ways of an invertible rescaler: "downscale" and "upscale"."""
-    from flowsr_jax.models.irn.model import forward, quantize
+    from flowsr_jax.models.irn.network import forward, quantize
 
     hr = (lr[0], config.scale * lr[1], config.scale * lr[2], 3)
     upscale = family_programs(family, config, lr, options)["sample"]

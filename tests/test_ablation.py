@@ -18,7 +18,7 @@ from flowsr_jax.ablation import STUDIES, Study, run_study
 from flowsr_jax.ablation.run import SHARED
 from flowsr_jax.config import ConfigError, from_dict
 from flowsr_jax.models import get_family
-from flowsr_jax.models.srflow.model import SRFlowConfig
+from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.overrides import override, plain
 

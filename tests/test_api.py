@@ -17,9 +17,9 @@ from virtual_devices import virtual_devices
 import flowsr_jax
 from flowsr_jax.config import ConfigError, from_dict, to_dict
 from flowsr_jax.models import get_family
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
-from flowsr_jax.models.srflow.family import add_noise, nll_loss
+from flowsr_jax.models.srflow.losses import add_noise, nll_loss
 from flowsr_jax.nets.conv import Compute
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

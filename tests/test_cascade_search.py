@@ -16,7 +16,7 @@ from flowsr_jax.config import ConfigError
 from flowsr_jax.diffusion.schedules import ScheduleConfig, gammas
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.models.sr3.model import init
+from flowsr_jax.models.sr3.network import init
 from flowsr_jax.nets.unet import UNetConfig
 from flowsr_jax.schedule_search import candidates, patch_fid, search_schedule, with_schedule
 

@@ -108,7 +108,7 @@ class TestCodes:
         from test_glow_golden import batch_of, read
         from test_glow_golden import load as load_golden
 
-        from flowsr_jax.models.glow.unconditional import dequantize
+        from flowsr_jax.models.unconditional import dequantize
 
         config, golden, variables = read(shared, "glow_small", "aff_1x1")
         params, batch = load_golden(config, variables), batch_of(config, golden)

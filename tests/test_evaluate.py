@@ -22,7 +22,7 @@ from flowsr_jax.evaluation import EvaluationError, evaluate_folder
 from flowsr_jax.evaluation.pairs import find_cases
 from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.models import base, get_family
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 from flowsr_jax.upscaling import image_key, upscale_files
 

@@ -18,9 +18,9 @@ from flowsr_jax.diffusion.schedules import ScheduleConfig
 from flowsr_jax.export import export_model
 from flowsr_jax.models.base import Params, get_family
 from flowsr_jax.models.irn import IRNConfig
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.sr3 import SR3Config
-from flowsr_jax.models.srflow.model import SRFlowConfig
+from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.nets.unet import UNetConfig
 
 pytest.importorskip("flatbuffers", reason="jax.export writes with the package flatbuffers")

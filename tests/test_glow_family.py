@@ -14,11 +14,11 @@ import flowsr_jax
 from flowsr_jax.bijectors.inspect import InvertibilityReport
 from flowsr_jax.math import gaussian
 from flowsr_jax.models import glow, nice, realnvp
-from flowsr_jax.models.glow.family import FLOW as GLOW
-from flowsr_jax.models.glow.unconditional import Unconditional, dequantize, to_uint8
-from flowsr_jax.models.nice.family import FLOW as NICE
-from flowsr_jax.models.nice.model import logistic_log_prob
-from flowsr_jax.models.realnvp.family import FLOW as REALNVP
+from flowsr_jax.models.glow.sample import FLOW as GLOW
+from flowsr_jax.models.nice.network import logistic_log_prob
+from flowsr_jax.models.nice.sample import FLOW as NICE
+from flowsr_jax.models.realnvp.sample import FLOW as REALNVP
+from flowsr_jax.models.unconditional import Unconditional, dequantize, to_uint8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

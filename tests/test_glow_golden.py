@@ -16,17 +16,11 @@ from golden_tools import Table
 from flowsr_jax.bijectors import BorderedSplit
 from flowsr_jax.math.gaussian import gaussian_log_prob, standard_normal_log_prob
 from flowsr_jax.models.glow import GlowConfig
-from flowsr_jax.models.glow.family import (
-    decode,
-    encode,
-    init_from_data,
-    nll_loss,
-    objective,
-    sample,
-)
-from flowsr_jax.models.glow.model import build_flow, init, top_prior
-from flowsr_jax.models.glow.tf_map import TF_MAP, tf_rules
-from flowsr_jax.models.glow.unconditional import dequantize, pixels, to_uint8
+from flowsr_jax.models.glow.losses import init_from_data, nll_loss, objective
+from flowsr_jax.models.glow.network import build_flow, init, top_prior
+from flowsr_jax.models.glow.sample import decode, encode, sample
+from flowsr_jax.models.glow.weights import TF_MAP, tf_rules
+from flowsr_jax.models.unconditional import dequantize, pixels, to_uint8
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
 

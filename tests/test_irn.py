@@ -12,13 +12,14 @@ import pytest
 
 import flowsr_jax
 from flowsr_jax.config import ConfigError, from_dict, to_dict
-from flowsr_jax.models.irn import FAMILY, IRNConfig, crm, decode, downscale, encode, upscale
-from flowsr_jax.models.irn.crm import RestorerConfig
+from flowsr_jax.models.irn import FAMILY, IRNConfig, compression
+from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
 from flowsr_jax.models.irn.losses import draw_z, rescale_loss, rescale_terms
-from flowsr_jax.models.irn.model import init
+from flowsr_jax.models.irn.network import init
 from flowsr_jax.models.irn.plus import init_state, without_plus
-from flowsr_jax.models.irn.torch_map import constants, discriminator_rules, irn_rules
+from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
+from flowsr_jax.models.irn.weights import constants, discriminator_rules, irn_rules
 from flowsr_jax.models.torch_rules import state_dict
 
 # For programs that run once or so: half the time to compile.
@@ -355,7 +356,7 @@ def test_a_differentiable_codec_trains_both_directions(codec):
     rows, columns = np.mgrid[:16, :24] / 24
     smooth = 0.5 + 0.4 * np.stack([np.sin(3 * rows), np.cos(4 * columns), rows * columns], -1)
     lr = (np.rint(255 * smooth) / 255).astype(np.float32)[None]
-    stored, real = crm.codec(codec, 90)(lr), crm.codec("jpeg", 90)(lr)
+    stored, real = compression.codec(codec, 90)(lr), compression.codec("jpeg", 90)(lr)
     assert (
         0 < float(jnp.mean(jnp.abs(stored - real))) < {"jpeg_like": 1, "diff_jpeg": 5}[codec] / 255
     )
@@ -363,9 +364,9 @@ def test_a_differentiable_codec_trains_both_directions(codec):
 
 def test_codecs_and_qualities_that_do_not_exist():
     with pytest.raises(ConfigError, match="codec = 'webp'"):
-        crm.codec("webp")
+        compression.codec("webp")
     with pytest.raises(ConfigError, match="quality = 0 "):
-        crm.codec("jpeg", 0)
+        compression.codec("jpeg", 0)
 
 
 def test_invertibility_report_names_the_layers():

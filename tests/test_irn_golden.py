@@ -19,7 +19,7 @@ from golden_tools import Table
 import flowsr_jax
 from flowsr_jax.bijectors.inspect import atoms
 from flowsr_jax.models import Params
-from flowsr_jax.models.irn import crm, decode, downscale, encode, plus, upscale
+from flowsr_jax.models.irn import compression, plus
 from flowsr_jax.models.irn.discriminator import (
     DiscriminatorConfig,
     discriminate,
@@ -33,9 +33,10 @@ from flowsr_jax.models.irn.losses import (
     restore_terms,
     squared,
 )
-from flowsr_jax.models.irn.model import COLOR_MATRIX, build_flow, quantize
-from flowsr_jax.models.irn.torch_map import discriminator_from_torch, vgg_from_torch
+from flowsr_jax.models.irn.network import COLOR_MATRIX, build_flow, quantize
+from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
 from flowsr_jax.models.irn.vgg import features
+from flowsr_jax.models.irn.weights import discriminator_from_torch, vgg_from_torch
 from flowsr_jax.models.torch_rules import state_dict
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
@@ -264,10 +265,10 @@ def test_compression_agrees(shared):
     table.check("lr_ref", flowsr_jax.imresize(hr, 0.5), guide, 1e-5)
     table.check("lr_quant", downscale(params, hr) / 255.0, golden["lr_quant"], 1e-6)
     # Encoders differ: about the same file, not the same bytes.
-    error = np.abs(jax.jit(crm.jpeg)(golden["lr_quant"]) - lr_jpeg)
+    error = np.abs(jax.jit(compression.jpeg)(golden["lr_quant"]) - lr_jpeg)
     table.check("lr_jpeg, mean error in levels", 255 * np.mean(error), 0.0, 0.1, absolute=True)
 
-    restored = quick_jit(crm.restore, static_argnums=(2, 3))(
+    restored = quick_jit(compression.restore, static_argnums=(2, 3))(
         params["restorer"], lr_jpeg, config.restorer, config.compute
     )
     table.check("restored", restored, golden["restored"], 1e-5)

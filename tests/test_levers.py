@@ -12,9 +12,10 @@ import pytest
 
 from flowsr_jax.models import get_family
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.rrdb_config import RRDBConfig
-from flowsr_jax.models.srflow.family import nll_loss
-from flowsr_jax.models.srflow.model import SRFlowConfig, condition
+from flowsr_jax.models.rrdb.config import RRDBConfig
+from flowsr_jax.models.srflow.config import SRFlowConfig
+from flowsr_jax.models.srflow.losses import nll_loss
+from flowsr_jax.models.srflow.network import condition
 from flowsr_jax.nets.conv import Compute, conv2d
 from flowsr_jax.nets.upsampled import Upsampled, conv_nearest, conv_parts, dense, nearest
 

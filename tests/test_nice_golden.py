@@ -11,10 +11,11 @@ from golden_tools import Table
 from flowsr_jax.bijectors import Deinterleave, Scaling
 from flowsr_jax.bijectors.inspect import atoms
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.glow.unconditional import dequantize, pixels
 from flowsr_jax.models.nice import NICEConfig
-from flowsr_jax.models.nice.family import decode, encode
-from flowsr_jax.models.nice.model import RANGES, build_flow, logistic_from_uniform
+from flowsr_jax.models.nice.config import RANGES
+from flowsr_jax.models.nice.network import build_flow, logistic_from_uniform
+from flowsr_jax.models.nice.sample import decode, encode
+from flowsr_jax.models.unconditional import dequantize, pixels
 
 D = 24
 

@@ -23,15 +23,16 @@ from flowsr_jax.bijectors import (
 from flowsr_jax.bijectors.checkerboard import checkerboard
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.glow.unconditional import dequantize, pixels, to_bits
 from flowsr_jax.models.realnvp import RealNVPConfig
-from flowsr_jax.models.realnvp.family import decode, encode, penalty
-from flowsr_jax.models.realnvp.model import (
+from flowsr_jax.models.realnvp.losses import penalty
+from flowsr_jax.models.realnvp.network import (
     build_flow,
     forward_train,
     move_statistics,
     split_statistics,
 )
+from flowsr_jax.models.realnvp.sample import decode, encode
+from flowsr_jax.models.unconditional import dequantize, pixels, to_bits
 from flowsr_jax.nets.conv import PLAIN, conv2d
 from flowsr_jax.nets.realnvp_net import weight_norm_conv
 

@@ -18,8 +18,8 @@ from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models.irn import IRNConfig
-from flowsr_jax.models.irn.crm import RestorerConfig
-from flowsr_jax.models.irn.model import init
+from flowsr_jax.models.irn.compression import RestorerConfig
+from flowsr_jax.models.irn.network import init
 from flowsr_jax.upscaling import (
     Downscaler,
     Sampler,

@@ -25,7 +25,7 @@ from flowsr_jax.models import Params, get_family
 from flowsr_jax.models.glow import GlowConfig
 from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.models.realnvp import RealNVPConfig
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 from flowsr_jax.nets import rrdb
 from flowsr_jax.nets.conv import Compute

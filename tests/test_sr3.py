@@ -15,17 +15,13 @@ from flowsr_jax.config import ConfigError, from_dict, to_dict
 from flowsr_jax.diffusion import chain, process
 from flowsr_jax.diffusion.schedules import ScheduleConfig, ScheduleWarning, gammas, level_edges
 from flowsr_jax.models import Params, get_family
-from flowsr_jax.models.sr3 import sampling
-from flowsr_jax.models.sr3.family import noise_shapes, views
+from flowsr_jax.models.sr3 import sample as sampling
+from flowsr_jax.models.sr3.condition import condition
+from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.losses import denoising_loss, draw_levels, eps_loss
-from flowsr_jax.models.sr3.model import (
-    SR3Config,
-    condition,
-    init,
-    predict_noise,
-)
-from flowsr_jax.models.sr3.sampling import sample
-from flowsr_jax.models.sr3.torch_map import from_torch, infer_schedule, infer_sr3, sr3_rules
+from flowsr_jax.models.sr3.network import init, predict_noise
+from flowsr_jax.models.sr3.sample import noise_shapes, sample, views
+from flowsr_jax.models.sr3.weights import from_torch, infer_schedule, infer_sr3, sr3_rules
 from flowsr_jax.nets import attention
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.orthogonal import orthogonal

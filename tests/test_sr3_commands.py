@@ -15,7 +15,8 @@ import flowsr_jax
 from flowsr_jax.diffusion.schedules import ScheduleConfig
 from flowsr_jax.models import Params, get_family
 from flowsr_jax.models.base import draws_alone
-from flowsr_jax.models.sr3.model import SR3Config, init
+from flowsr_jax.models.sr3.config import SR3Config
+from flowsr_jax.models.sr3.network import init
 from flowsr_jax.nets.unet import UNetConfig
 from flowsr_jax.train.evaluate import evaluate
 

@@ -19,8 +19,8 @@ from flowsr_jax.models import Params, get_family
 from flowsr_jax.models.sr3.condition import condition, drop, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.losses import denoising_loss, draw_levels, eps_loss
-from flowsr_jax.models.sr3.model import init, network, predict_noise
-from flowsr_jax.models.sr3.sampling import sample
+from flowsr_jax.models.sr3.network import init, network, predict_noise
+from flowsr_jax.models.sr3.sample import sample
 from flowsr_jax.nets.unet import UNetConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

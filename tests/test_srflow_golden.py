@@ -17,10 +17,10 @@ from golden_tools import Table, full_size_weights
 
 import flowsr_jax
 from flowsr_jax.bijectors.inspect import atoms
-from flowsr_jax.models.rrdb import apply as rrdb_apply
-from flowsr_jax.models.srflow.family import init_from_data, nll_loss
-from flowsr_jax.models.srflow.model import build_flow, condition
-from flowsr_jax.models.srflow.torch_map import srflow_rules
+from flowsr_jax.models.rrdb.network import apply as rrdb_apply
+from flowsr_jax.models.srflow.losses import init_from_data, nll_loss
+from flowsr_jax.models.srflow.network import build_flow, condition
+from flowsr_jax.models.srflow.weights import srflow_rules
 from flowsr_jax.nets import rrdb
 from flowsr_jax.nets.upsampled import dense
 

@@ -15,7 +15,7 @@ from flowsr_jax.io import tf_checkpoint
 from flowsr_jax.io.tf_checkpoint import read_checkpoint
 from flowsr_jax.io.torch_file import WeightsFileError, read_weights
 from flowsr_jax.io.torch_import import import_files, sha256
-from flowsr_jax.models.glow.unconditional import dequantize
+from flowsr_jax.models.unconditional import dequantize
 
 
 def write(prefix, variables, slots=(), averages=None):

@@ -13,7 +13,7 @@ import flowsr_jax
 from flowsr_jax.models import base, get_family
 from flowsr_jax.models.base import Family, Params
 from flowsr_jax.models.inputs import check_lr
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 from flowsr_jax.upscaling import Sampler, image_strips, upscale_image
 from flowsr_jax.upscaling.noise import threefry, window_noise

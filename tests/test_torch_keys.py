@@ -16,7 +16,7 @@ import flowsr_jax
 from flowsr_jax.diffusion.schedules import BUFFERS, ScheduleConfig, buffers
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
-from flowsr_jax.models.irn.torch_map import (
+from flowsr_jax.models.irn.weights import (
     discriminator_from_torch,
     discriminator_rules,
     vgg_from_torch,

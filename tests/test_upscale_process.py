@@ -14,7 +14,7 @@ import pytest
 import flowsr_jax
 from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.models import get_family
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, ROOT / "launch" / "sample.py"]

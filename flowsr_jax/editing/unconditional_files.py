@@ -20,7 +20,7 @@ from flowsr_jax.files.images import read_rgb
 from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models import Params
-from flowsr_jax.models.glow.unconditional import to_uint8
+from flowsr_jax.models.unconditional import to_uint8
 from flowsr_jax.upscaling import UsageError
 
 SHOWN = 96  # least side of a picture on a sheet

@@ -11,15 +11,9 @@ import jax.numpy as jnp
 from flowsr_jax.config import choice
 from flowsr_jax.math.gaussian import sum_event
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.irn import crm
-from flowsr_jax.models.irn.model import (
-    COLOR_MATRIX,
-    IRNConfig,
-    forward,
-    inverse,
-    quantize,
-    z_shape,
-)
+from flowsr_jax.models.irn import compression
+from flowsr_jax.models.irn.config import IRNConfig
+from flowsr_jax.models.irn.network import COLOR_MATRIX, forward, inverse, quantize, z_shape
 from flowsr_jax.nets.conv import matmul
 
 
@@ -134,7 +128,7 @@ def restore_terms(
     guide,
     z,
     *,
-    codec=crm.jpeg,
+    codec=compression.jpeg,
     differentiable: bool = False,
     lambda_jpeg: float = 1.0,
     lambda_fit: float = 0.0,
@@ -162,7 +156,7 @@ def restore_terms(
     lr, z_forward = forward(params, hr)
     quantized = quantize(lr)
     stored = codec(quantized) if differentiable else jax.lax.stop_gradient(codec(quantized))
-    restored = crm.restore(params["restorer"], stored, config.restorer, config.compute)
+    restored = compression.restore(params["restorer"], stored, config.restorer, config.compute)
     terms = {"l_jpeg_rec": lambda_jpeg * squared(quantized, restored)}
     if lambda_fit:
         terms["l_forw_fit"] = lambda_fit * squared(lr, guide)
@@ -179,7 +173,7 @@ def restore_loss(params, state, batch, key, *, codec: str = "jpeg", quality: int
     """Loss "restore" of IRN-Compression: JPEG between the two directions, and the restorer.
 
     Options:
-      codec, quality: see `crm.codec`.
+      codec, quality: see `compression.codec`.
       lambda_jpeg, lambda_fit, lambda_rec, lambda_ce: see `restore_terms`.
     """
     z = draw_z(key, params.config, batch["lr"])
@@ -188,7 +182,7 @@ def restore_loss(params, state, batch, key, *, codec: str = "jpeg", quality: int
         batch["hr"],
         batch["lr"],
         z,
-        codec=crm.codec(codec, quality),
+        codec=compression.codec(codec, quality),
         differentiable=codec != "jpeg",
         **weights,
     )

@@ -12,6 +12,7 @@ import dataclasses
 import jax
 
 from flowsr_jax.models.base import Params
+from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import (
     discriminate,
     discriminator_loss,
@@ -19,7 +20,7 @@ from flowsr_jax.models.irn.discriminator import (
     init_statistics,
 )
 from flowsr_jax.models.irn.losses import charbonnier, draw_z, fit_weight, psnr, squared
-from flowsr_jax.models.irn.model import IRNConfig, forward, inverse, quantize
+from flowsr_jax.models.irn.network import forward, inverse, quantize
 from flowsr_jax.models.irn.vgg import features
 
 
@@ -111,3 +112,10 @@ def plus_discriminator_loss(params, state, batch, key, *, gan: str = "gan"):
     z = draw_z(key, params.config, batch["lr"])
     loss, statistics = discriminator_terms(params, state["discriminator"], batch["hr"], z, gan=gan)
     return loss, ({**state, "discriminator": statistics}, {"l_d": loss})
+
+
+def notes(config: IRNConfig) -> tuple[str, ...]:
+    """Return what a training run says at its beginning."""
+    if config.discriminator is None or config.features:
+        return ()
+    return ("IRN+ without VGG19 weights: no perceptual term (configs/irnp_div2k.py:vgg has it)",)

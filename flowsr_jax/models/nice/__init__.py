@@ -1,6 +1,25 @@
 """NICE: non-linear independent components estimation (Dinh, Krueger and Bengio, 2014)."""
 
-from flowsr_jax.models.nice.family import FAMILY
-from flowsr_jax.models.nice.model import NICEConfig
+from flowsr_jax.models.base import Family
+from flowsr_jax.models.nice import losses, network, sample
+from flowsr_jax.models.nice.config import NICEConfig
+from flowsr_jax.models.unconditional import check_no_lr
+
+FAMILY = Family(
+    name="nice",
+    config_class=NICEConfig,
+    init=network.init,
+    losses={"nll": losses.nll_loss},
+    check_lr=check_no_lr,
+    sample=sample.sample,
+    check_hr=sample.check_image,
+    encode=sample.encode,
+    decode=sample.decode,
+    bits_per_dim=sample.bits_per_dim,
+    views=sample.FLOW.views,
+    check_invertibility=sample.check_invertibility,
+    latent_shapes=network.latent_shapes,
+    noise_shapes=network.latent_shapes,
+)
 
 __all__ = ["FAMILY", "NICEConfig"]

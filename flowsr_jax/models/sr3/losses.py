@@ -16,7 +16,7 @@ from flowsr_jax.diffusion.schedules import level_edges
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.sr3.condition import condition, drop, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.models.sr3.model import gamma_of, network
+from flowsr_jax.models.sr3.network import gamma_of, network
 
 LEVELS = ("paper", "public", "discrete")
 NORMS = ("l1", "l2")

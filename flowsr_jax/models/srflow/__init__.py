@@ -1,6 +1,28 @@
 """SRFlow: a conditional normalizing flow for super-resolution (Lugmayr et al., ECCV 2020)."""
 
-from flowsr_jax.models.srflow.family import FAMILY
-from flowsr_jax.models.srflow.model import SRFlowConfig
+from flowsr_jax.models.base import Family
+from flowsr_jax.models.inputs import check_lr
+from flowsr_jax.models.rrdb.losses import l1_loss
+from flowsr_jax.models.srflow import losses, network, sample, weights
+from flowsr_jax.models.srflow.config import SRFlowConfig
+
+FAMILY = Family(
+    name="srflow",
+    config_class=SRFlowConfig,
+    init=network.init,
+    losses={"l1": l1_loss, "nll": losses.nll_loss},
+    check_lr=lambda config, lr: check_lr(lr, 3, config.multiple),
+    sample=sample.sample,
+    encode=sample.encode,
+    decode=sample.decode,
+    init_from_data=losses.init_from_data,
+    views=sample.views,
+    check_invertibility=sample.check_invertibility,
+    latent_shapes=network.latent_shapes,
+    noise_shapes=network.latent_shapes,
+    recognise_torch=weights.from_torch.recognise,
+    from_torch=weights.from_torch,
+    multiple=lambda config: config.multiple,
+)
 
 __all__ = ["FAMILY", "SRFlowConfig"]

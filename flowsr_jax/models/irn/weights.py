@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError, choice
-from flowsr_jax.models.irn.crm import RestorerConfig
+from flowsr_jax.models.irn.compression import RestorerConfig
+from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
-from flowsr_jax.models.irn.model import IRNConfig
 from flowsr_jax.models.irn.vgg import layers
 from flowsr_jax.models.torch_rules import (
     MisfitError,

@@ -72,6 +72,20 @@ def check_no_lr(config, lr) -> None:
         )
 
 
+def check_shape(config, shape) -> None:
+    """Raise ValueError unless images of `shape` [B,H,W,C] can be squeezed."""
+    h, w, channels = shape[1:]
+    m = config.multiple
+    if channels != config.channels:
+        raise ValueError(f"images must have {config.channels} channels, got shape {tuple(shape)}")
+    if h % m or w % m:
+        up = f"{-(-h // m) * m}x{-(-w // m) * m}"
+        down = f"{h // m * m}x{w // m * m}, or " if h >= m and w >= m else ""
+        raise ValueError(
+            f"image height and width must be multiples of {m}, got {h}x{w}; take {down}{up}"
+        )
+
+
 def _check_temperature(temperature, batch: int):
     if np.shape(temperature) not in ((), (batch,)):
         raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 from flowsr_jax.diffusion import chain, process
 from flowsr_jax.diffusion.samplers import SamplerConfig, coefficients, grid
 from flowsr_jax.diffusion.schedules import warn_if_signal_remains
+from flowsr_jax.models.base import View
 from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.arguments import (
     batch_shape,
@@ -22,7 +23,7 @@ from flowsr_jax.models.sr3.arguments import (
 )
 from flowsr_jax.models.sr3.condition import condition, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.models.sr3.model import network, network_levels
+from flowsr_jax.models.sr3.network import network, network_levels
 from flowsr_jax.nets.unet import prepare
 
 ROWS = 4096  # tables are padded to multiples: chains of all usual lengths share a program
@@ -241,3 +242,32 @@ def _draw(
     if known is not None:
         out = jnp.where(known, lr, out)
     return out.reshape(*out.shape[:-4], *shape)
+
+
+def noise_shapes(config: SR3Config, lr_shape, **options):
+    """Shapes of `sample`'s `noise`: the start of the chain, [B,s*h,s*w,C]."""
+    del options
+    b, h, w, _ = lr_shape
+    return [(b, config.scale * h, config.scale * w, config.unet.image_channels)]
+
+
+def views(config: SR3Config, loss: str) -> tuple[View, ...]:
+    """DPM-Solver++(2M) with noise in 20 steps, and an ancestral chain of at most 100."""
+    del loss
+    few, more = min(20, config.schedule.steps), min(100, config.schedule.steps)
+    return (
+        View(f"2M, {few} steps", _view("dpmpp2m", few, eta=1.0), stochastic=True),
+        View(f"ancestral, {more} steps", _view("ancestral", more), stochastic=True),
+    )
+
+
+def _view(sampler: str, steps: int, **options):
+    return functools.partial(_draw_view, sampler=sampler, steps=steps, **options)
+
+
+def _draw_view(params, lr, key, **options):
+    classes = params.config.classes
+    if classes:  # validation does not say which
+        label = jax.random.randint(jax.random.fold_in(key, 4), lr.shape[:1], 0, classes)
+        options["label"] = label
+    return sample(params, lr, key, **options)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.models.glow.model import GlowConfig
+from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.torch_rules import (
     MisfitError,
     Rule,

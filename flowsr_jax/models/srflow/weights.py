@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.models.rrdb_torch import infer_rrdb, rrdb_rules
-from flowsr_jax.models.srflow.model import SRFlowConfig
+from flowsr_jax.models.rrdb.weights import infer_rrdb, rrdb_rules
+from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.models.torch_rules import (
     MisfitError,
     Rule,

@@ -16,7 +16,7 @@ import numpy as np
 from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.diffusion import schedules
 from flowsr_jax.diffusion.schedules import ScheduleConfig
-from flowsr_jax.models.sr3.model import SR3Config
+from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.torch_rules import (
     MisfitError,
     Rule,

@@ -1,4 +1,4 @@
-"""IRN's verbs and family record."""
+"""IRN's verbs and validation views."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.bijectors.inspect import inspect_inverse
-from flowsr_jax.models.base import Family, Params, View
+from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.inputs import check_image, check_key, check_lr, check_temperature
-from flowsr_jax.models.irn import crm, torch_map
-from flowsr_jax.models.irn.losses import rescale_loss, restore_loss
-from flowsr_jax.models.irn.model import (
-    IRNConfig,
+from flowsr_jax.models.irn import compression
+from flowsr_jax.models.irn.config import IRNConfig
+from flowsr_jax.models.irn.network import (
     build_flow,
     forward,
-    init,
     inverse,
     prepare_inverse,
     quantize,
     z_shape,
 )
-from flowsr_jax.models.irn.plus import init_state, plus_discriminator_loss, plus_loss
 
 
 def check_hr(config: IRNConfig, hr) -> None:
@@ -120,7 +117,7 @@ def sample(
     """
     config = params.config
     if restore and config.restorer is not None:
-        lr = quantize(crm.restore(params["restorer"], lr, config.restorer, config.compute))
+        lr = quantize(compression.restore(params["restorer"], lr, config.restorer, config.compute))
     temperature = jnp.float32(config.z_scale if temperature is None else temperature)
     if noise is None:
         n = 1 if num_samples is None else num_samples
@@ -166,7 +163,7 @@ def check_invertibility(params, lr, key=None, *, temperature=None, limit: float 
     return report
 
 
-def _views(config: IRNConfig, loss: str):
+def views(config: IRNConfig, loss: str):
     del loss
     # IRN-Compression is judged on LR images that went through JPEG.
     draw = sample if config.restorer is None else _sample_after_jpeg
@@ -178,40 +175,4 @@ def _views(config: IRNConfig, loss: str):
 
 @jax.jit
 def _sample_after_jpeg(params, lr, key, *, temperature=None):
-    return sample(params, crm.jpeg(lr), key, temperature=temperature)
-
-
-def _notes(config: IRNConfig) -> tuple[str, ...]:
-    if config.discriminator is None or config.features:
-        return ()
-    return ("IRN+ without VGG19 weights: no perceptual term (configs/irnp_div2k.py:vgg has it)",)
-
-
-FAMILY = Family(
-    name="irn",
-    config_class=IRNConfig,
-    init=init,
-    losses={
-        "rescale": rescale_loss,
-        "plus": plus_loss,
-        "discriminator": plus_discriminator_loss,
-        "restore": restore_loss,
-    },
-    check_lr=lambda config, lr: check_lr(lr, config.channels),
-    sample=sample,
-    check_hr=check_hr,
-    encode=encode,
-    decode=decode,
-    likelihood=False,
-    downscale=downscale,
-    upscale=upscale,
-    init_state=init_state,
-    views=_views,
-    check_invertibility=check_invertibility,
-    latent_shapes=lambda config, lr_shape: [tuple(lr_shape), z_shape(config, lr_shape)],
-    noise_shapes=lambda config, lr_shape, **options: [z_shape(config, lr_shape)],
-    group_files={"features": torch_map.vgg_from_torch},
-    notes=_notes,
-    recognise_torch=torch_map.from_torch.recognise,
-    from_torch=torch_map.from_torch,
-)
+    return sample(params, compression.jpeg(lr), key, temperature=temperature)

@@ -6,9 +6,6 @@ options marked "ours" are off for them.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 
@@ -26,97 +23,11 @@ from flowsr_jax.bijectors import (
     Split,
     Squeeze,
 )
-from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.nets import rrdb
-from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.upsampled import Upsampled, dense
-
-
-@dataclasses.dataclass(frozen=True)
-class SRFlowConfig:
-    """Hyper-parameters of SRFlow.
-
-    Attributes:
-      encoder: the LR encoder (RRDB); its scale is the model's scale.
-      steps: conditional flow steps K per level, one entry per level.  Level l works
-        at H/2^l; an entry may be 0 (transition steps only).
-      transition_steps: ActNorm + 1x1 steps after each squeeze.
-      hidden: width of the coupling and injector nets.
-      stacked_blocks: 0-based RRDBs whose outputs condition the flow.
-      splits: levels (from 1) after which half of the channels becomes latent; None
-        is the released rule: every level below L - 1.
-      affine_eps: scale floor; the scale is sigmoid(r + 2) + affine_eps.
-      scale_form: "sigmoid2" (released), or "tanh", "atan", "sigmoid": scales bounded
-        on both sides by exp(+-scale_clamp) (ours; for flows that explode).
-      shift_by_encoder: the flow models HR minus the encoder's image (ours).
-      condition_on_estimate: the squeezed encoder image joins the conditioning (ours).
-      injector: affine injectors; False is the paper's ablation (the released code has no
-        such option), in which the couplings alone see the conditioning.
-      temperature: default temperature of `sample`.
-      official_extras: carry the released files' unused tensors for export.
-      compute: precision and form of the flow's networks.
-    """
-
-    family: ClassVar[str] = "srflow"
-    encoder: RRDBConfig = RRDBConfig()
-    steps: tuple[int, ...] = (16, 16, 16)
-    transition_steps: int = 2
-    hidden: int = 64
-    stacked_blocks: tuple[int, ...] = (1, 8, 15, 22)
-    splits: tuple[int, ...] | None = None
-    affine_eps: float = 1e-4
-    scale_form: str = "sigmoid2"
-    scale_clamp: float = 1.0
-    shift_by_encoder: bool = False
-    condition_on_estimate: bool = False
-    injector: bool = True
-    temperature: float = 0.9
-    official_extras: bool = False
-    compute: Compute = Compute()
-
-    def __post_init__(self):
-        choice("scale_form", self.scale_form, ("sigmoid2", "tanh", "atan", "sigmoid"))
-        most = self.encoder.num_upconvs + 1
-        if not 1 <= self.levels <= most:
-            raise ConfigError(
-                f"steps = {self.steps} gives {self.levels} levels; scale {self.scale} allows "
-                f"1 to {most} (the deepest works at half the LR size)"
-            )
-        bad = [b for b in self.stacked_blocks if not 0 <= b < self.encoder.nb]
-        if bad:
-            raise ConfigError(
-                f"stacked_blocks = {self.stacked_blocks} names block {bad[0]}, but the encoder has "
-                f"nb = {self.encoder.nb} (0-based)"
-            )
-        if self.splits is not None and any(not 1 <= s < self.levels for s in self.splits):
-            raise ConfigError(f"splits = {self.splits} must name levels 1 to {self.levels - 1}")
-
-    @property
-    def scale(self) -> int:
-        return self.encoder.scale
-
-    @property
-    def levels(self) -> int:
-        """L."""
-        return len(self.steps)
-
-    @property
-    def split_levels(self) -> tuple[int, ...]:
-        """Levels (from 1) that end in a split."""
-        return tuple(range(1, self.levels - 1)) if self.splits is None else self.splits
-
-    @property
-    def multiple(self) -> int:
-        """LR sides must be multiples of this: 2^L / scale, at least 1."""
-        return max(1, 2**self.levels // self.scale)
-
-    def cond_channels(self, level: int) -> int:
-        """Width of the conditioning of a level (from 1)."""
-        width = self.encoder.nf * (1 + len(self.stacked_blocks))
-        return width + (3 * 4**level if self.condition_on_estimate else 0)
 
 
 def build_flow(config: SRFlowConfig) -> Chain:

@@ -5,9 +5,6 @@ Exact numerics: ../shared/spec/glow.md.  Kingma and Dhariwal (NeurIPS 2018).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 
@@ -28,11 +25,10 @@ from flowsr_jax.bijectors import (
     Squeeze,
     TopPrior,
 )
-from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.glow.unconditional import pixels
-from flowsr_jax.nets.conv import Compute
+from flowsr_jax.models.glow.config import GlowConfig
+from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.glow_net import LOGSCALE, GlowNet, init_linear_zeros, linear_zeros
 
 PERMUTATIONS = {
@@ -41,75 +37,9 @@ PERMUTATIONS = {
     "conv1x1": Conv1x1(),
     "conv1x1_plu": Conv1x1PLU(),
 }
+
+
 COUPLINGS = {"additive": Affine(scale=None), "affine": Affine(ScaleForm("sigmoid2"))}
-
-
-@dataclasses.dataclass(frozen=True)
-class GlowConfig:
-    """Hyper-parameters of Glow; the defaults are CIFAR-10's quantitative model.
-
-    Attributes:
-      levels: L; image sides must be multiples of 2^L.
-      steps: K, flow steps per level.
-      hidden: width of the coupling networks.
-      coupling: "affine" or "additive".
-      permutation: "conv1x1", "conv1x1_plu", "shuffle" (fixed, random) or "reverse".
-      learn_top: learn the prior of the coarsest latent (all published models do).
-      classes: number of classes that condition the top prior; 0 is unconditional.
-      class_weight: weight of the classification loss on the coarsest latent; above 0 the
-        model has a classifier.  Only with classes.
-      n_bits: bits per value of the images that are modelled.
-      border: 3x3 convolutions see a channel that is 1 on the padding (the released code).
-      channels: of the images.
-      size: side of the images that `sample` draws by default.
-      temperature: default temperature of `sample`.
-      compute: precision and form of the networks.
-    """
-
-    family: ClassVar[str] = "glow"
-    scale: ClassVar[int] = 1
-    levels: int = 3
-    steps: int = 32
-    hidden: int = 512
-    coupling: str = "affine"
-    permutation: str = "conv1x1"
-    learn_top: bool = True
-    classes: int = 0
-    class_weight: float = 0.01
-    n_bits: int = 8
-    border: bool = True
-    channels: int = 3
-    size: int = 32
-    temperature: float = 0.7
-    compute: Compute = Compute()
-
-    def __post_init__(self):
-        choice("coupling", self.coupling, tuple(COUPLINGS))
-        choice("permutation", self.permutation, tuple(PERMUTATIONS))
-        for field in ("levels", "steps", "hidden", "channels", "size"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
-        for field in ("classes", "class_weight", "temperature"):
-            if getattr(self, field) < 0:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 0")
-        if not 1 <= self.n_bits <= 8:
-            raise ConfigError(f"n_bits = {self.n_bits} must be 1 to 8")
-        if self.size % self.multiple:
-            raise ConfigError(f"size = {self.size} must be a multiple of 2^levels, {self.multiple}")
-
-    @property
-    def multiple(self) -> int:
-        """Image sides must be multiples of this: 2^L."""
-        return 2**self.levels
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one drawn image."""
-        return (self.size, self.size, self.channels)
-
-    @property
-    def has_classifier(self) -> bool:
-        return self.classes > 0 and self.class_weight > 0
 
 
 def build_flow(config: GlowConfig) -> Chain:

@@ -5,10 +5,6 @@ Exact numerics: ../shared/spec/glow.md section 6.  Dinh, Krueger and Bengio (201
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 
@@ -22,66 +18,11 @@ from flowsr_jax.bijectors import (
     Reverse,
     Scaling,
 )
-from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.math.gaussian import standard_normal_log_prob, sum_event
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.glow.unconditional import pixels
+from flowsr_jax.models.nice.config import RANGES, NICEConfig
+from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.mlp import MLP
-
-RANGES = {"unit": (1.0, 0.0), "symmetric": (2.0, -1.0)}
-
-
-@dataclasses.dataclass(frozen=True)
-class NICEConfig:
-    """Hyper-parameters of NICE; the defaults are MNIST's.
-
-    Attributes:
-      shape: of one example: [H,W,C], or [D].
-      couplings: additive couplings; each changes the last half, then all is reversed.
-      layers, hidden: hidden layers of a coupling's network, and their width.
-      prior: "logistic" or "gaussian".
-      tile: begin with the elements 0, 2, 4, ..., 1, 3, 5, ...
-      range: what the flow sees, "unit" [0,1] (MNIST, TFD, SVHN) or "symmetric" [-1,1]
-        (CIFAR-10); published log-likelihoods are densities on that range.
-      temperature: default temperature of `sample`.
-    """
-
-    family: ClassVar[str] = "nice"
-    scale: ClassVar[int] = 1
-    classes: ClassVar[int] = 0
-    n_bits: ClassVar[int] = 8
-    shape: tuple[int, ...] = (28, 28, 1)
-    couplings: int = 4
-    layers: int = 5
-    hidden: int = 1000
-    prior: str = "logistic"
-    tile: bool = True
-    range: str = "unit"
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        choice("prior", self.prior, ("logistic", "gaussian"))
-        choice("range", self.range, tuple(RANGES))
-        for field in ("couplings", "hidden"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
-        for field in ("layers", "temperature"):
-            if getattr(self, field) < 0:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 0")
-        if len(self.shape) not in (1, 3) or min(self.shape) < 1 or math.prod(self.shape) < 2:
-            raise ConfigError(
-                f"shape = {self.shape} must be (H, W, C) or (D,), of at least 2 values"
-            )
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of one drawn example."""
-        return self.shape
-
-    @property
-    def dims(self) -> int:
-        """D, the number of values of one example."""
-        return math.prod(self.shape)
 
 
 def build_flow(config: NICEConfig) -> Chain:

@@ -5,9 +5,6 @@ Exact numerics: ../shared/spec/glow.md section 5.  Dinh, Sohl-Dickstein and Beng
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 
@@ -25,78 +22,13 @@ from flowsr_jax.bijectors import (
     Swap,
     Within,
 )
-from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.glow.unconditional import pixels
-from flowsr_jax.nets.conv import Compute
+from flowsr_jax.models.realnvp.config import RealNVPConfig
+from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.realnvp_net import STATISTICS, RealNVPNet
 
 AFFINE = Affine(ScaleForm("exp"), layout="half", shift_first=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class RealNVPConfig:
-    """Hyper-parameters of RealNVP; the defaults are CIFAR-10's.
-
-    Attributes:
-      scales: number of scales; image sides must be multiples of 2^(scales - 1).
-      dim: width of the networks of the first scale; it doubles with each scale, and
-        again for the couplings of channels.
-      blocks: residual blocks per network.
-      low, width: the logit's p = low + width * x; 0.05 and 0.9 in the released code
-        (0.95 in the paper).  width 0 leaves the logit out.
-      momentum: share of the batch that enters the moving statistics.
-      channels: of the images.
-      size: side of the images that `sample` draws by default.
-      temperature: default temperature of `sample`.
-      compute: precision and form of the networks.
-    """
-
-    family: ClassVar[str] = "realnvp"
-    scale: ClassVar[int] = 1
-    classes: ClassVar[int] = 0
-    n_bits: ClassVar[int] = 8
-    scales: int = 2
-    dim: int = 64
-    blocks: int = 8
-    low: float = 0.05
-    width: float = 0.9
-    momentum: float = 0.1
-    channels: int = 3
-    size: int = 32
-    temperature: float = 1.0
-    compute: Compute = Compute()
-
-    def __post_init__(self):
-        for field in ("scales", "dim", "blocks", "channels"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
-        if not (self.low >= 0 and self.width >= 0 and self.low + self.width <= 1):
-            raise ConfigError(
-                f"low = {self.low} and width = {self.width} must not be negative, nor their sum "
-                "above 1"
-            )
-        choice("compute.memory (of RealNVP)", self.compute.memory, ("store",))
-        if not 0 < self.momentum <= 1:
-            raise ConfigError(f"momentum = {self.momentum} must be above 0 and at most 1")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature = {self.temperature} must be at least 0")
-        if self.size < 2 or self.size % self.multiple:
-            raise ConfigError(
-                f"size = {self.size} must be at least 2 and a multiple of 2^(scales - 1), "
-                f"{self.multiple}"
-            )
-
-    @property
-    def multiple(self) -> int:
-        """Image sides must be multiples of this: 2^(scales - 1)."""
-        return 2 ** (self.scales - 1)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one drawn image."""
-        return (self.size, self.size, self.channels)
 
 
 def build_flow(config: RealNVPConfig) -> Chain:

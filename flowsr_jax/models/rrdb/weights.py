@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowsr_jax.config import ConfigError, choice
-from flowsr_jax.models.rrdb_config import RRDBConfig
+from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.torch_rules import MisfitError, Rule, TorchMap, conv_rules, make_config
 from flowsr_jax.models.torch_rules import shape_of as shape
 
