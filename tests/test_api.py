@@ -323,7 +323,7 @@ a, b = flowsr_jax.sample(params, lr, key), flowsr_jax.sample(params, put(lr), ke
 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 a, b = flowsr_jax.encode(params, hr, lr)[1], flowsr_jax.encode(params, put(hr), put(lr))[1]
 np.testing.assert_allclose(a, b, rtol=1e-5)
-from flowsr_jax.models.srflow.family import init_from_data
+from flowsr_jax.models.srflow.losses import init_from_data
 init = jax.jit(lambda p, b: init_from_data(p, b, None, noise="none"))
 a, b = init(params, {"hr": hr, "lr": lr}), init(params, {"hr": put(hr), "lr": put(lr)})
 for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):

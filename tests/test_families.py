@@ -68,7 +68,7 @@ def test_verbs_losses_and_config_come_from_their_files(name):
     modules = {loss.__module__ for loss in family.losses.values()}
     assert f"{root}.losses" in modules
     assert modules <= {f"{root}.losses", f"{root}.plus", *shared}
-    assert getattr(sys.modules[f"{root}.sample"], "sample") == family.sample
+    assert sys.modules[f"{root}.sample"].sample == family.sample
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,10 @@ def imported():
     code = (
         "import sys, json\n"
         "from flowsr_jax.models import get_family\n"
-        "before = [m for m in sys.modules if m.startswith('flowsr_jax.models.')]\n"
+        "known = lambda: [m for m in sys.modules if m.startswith('flowsr_jax.models.')]\n"
+        "before = known()\n"
         "get_family(sys.argv[1])\n"
-        "print(json.dumps([before, [m for m in sys.modules if m.startswith('flowsr_jax.models.')]]))"
+        "print(json.dumps([before, known()]))"
     )
     running = {
         name: subprocess.Popen(
