@@ -1,11 +1,11 @@
-"""Compile a run's programs for TPUs that are not there; print what they need and cost.
+"""Compile a run's programs for TPUs without having one; print what they need and cost.
 
 python launch/compile.py --config=configs/x.py[:variant] --topology=v5e:4x4[,v6e:2x4]
     [--global_batch=64] [--what=step,sampler] [--phase=NAME] [--largest_batch]
     [--config.model...=...] [--output=FOLDER]
 
-Needs libtpu (pip install libtpu), no TPU.  With --output every program is a JSON file of
-that folder, all of them a row of its table.md; programs that are there are not compiled again.
+Needs libtpu (pip install libtpu), but no TPU.  With --output every program becomes a JSON
+file in that folder and a row of its table.md; a program that is there is not compiled again.
 """
 
 import os

@@ -5,7 +5,7 @@
 
 MODEL is a rescaling model (IRN): a folder written by flowsr_jax.save, a run's work
 directory, or an official weight file (.pth, .npz, .safetensors).  `up` restores what `down`
-of the same model made; it is no super-resolution.  See docs/rescaling.md.  Exit status:
+of the same model made; it is not super-resolution.  See docs/rescaling.md.  Exit status:
 0 all done, 1 an image failed, 2 nothing could be done.
 """
 

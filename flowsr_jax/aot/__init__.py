@@ -1,1 +1,1 @@
-"""Compiling ahead of time for TPUs that are not there: what a run would need and cost."""
+"""Compile a run's programs for a TPU without one: what they need and what they would cost."""

@@ -60,7 +60,7 @@ def collectives(module: Module) -> tuple[Collective, ...]:
 
 
 def _bytes(kind: str, i: Instruction, inside: Computation, chips: int) -> tuple[float, float]:
-    """(bytes of the whole array, bytes that a chip sends) of one execution."""
+    """Return (bytes of the whole array, bytes that a chip sends) of one execution."""
     given = sum(inside[n].size for n in i.operands if n in inside)
     share = (chips - 1) / chips
     if kind == "all-gather":
@@ -71,7 +71,7 @@ def _bytes(kind: str, i: Instruction, inside: Computation, chips: int) -> tuple[
 
 
 def _group(i: Instruction, devices: int) -> int:
-    """How many chips take part in one message."""
+    """Return how many chips take part in one message."""
     if match := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", i.text):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", match[1]))
         return math.prod(int(sizes[a]) for a in re.findall(r"'([^']+)'", match[2])) or devices

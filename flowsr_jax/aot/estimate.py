@@ -84,7 +84,7 @@ class Result:
 
 
 def compile_program(trace: Callable[[], jax.stages.Traced], chip: Chip, chips: int) -> Result:
-    """Trace and compile a program for so many chips, and read off what it needs.
+    """Compile a program for so many chips, and return what it needs.
 
     A program too large for the chip is a result without `seconds`, not an error.
     """
@@ -172,7 +172,7 @@ def _memory(compiled: Any, chip: Chip) -> Memory:
 
 
 def _needed(message: str) -> int | None:
-    """Bytes that a program wants, from the compiler's complaint; None if it is another one."""
+    """Return the bytes that a program wants, from the compiler's complaint; else None."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     sizes = re.findall(r"\(?([\d.]+)([KMG])\)?", message.partition("See http")[0])

@@ -56,7 +56,7 @@ def count_flops(jaxpr: ClosedJaxpr, platform: str = "tpu") -> Count:
 
 
 def _count(jaxpr: Jaxpr, consts: list, given: list, platform: str) -> Count:
-    """`consts` and `given`: known values of integer scalars, else None."""
+    """Return the FLOPs of a jaxpr; `consts`, `given`: known integer scalars, else None."""
     known = dict(zip(jaxpr.constvars, consts, strict=False))
     known |= dict(zip(jaxpr.invars, given, strict=False))
 
@@ -143,7 +143,7 @@ def _passes(eqn: Any) -> int:
 
 
 def _length(params: dict[str, Any], values: list) -> int | None:
-    """The turns of `while i < n: i += 1` (what a fori_loop is) with known i and n."""
+    """Return the turns of `while i < n: i += 1` (what a fori_loop is) with known i and n."""
     cond = params["cond_jaxpr"].jaxpr
     skip = params["cond_nconsts"] + params["body_nconsts"]
     start = dict(zip(cond.invars, values[: params["cond_nconsts"]] + values[skip:], strict=True))
@@ -156,7 +156,7 @@ def _length(params: dict[str, Any], values: list) -> int | None:
 
 
 def _scalar(x: Any) -> int | None:
-    """An integer scalar's value, None for all else."""
+    """Return an integer scalar's value, None for all else."""
     if (
         isinstance(x, jax.core.Tracer)
         or np.ndim(x)

@@ -91,7 +91,7 @@ class Module:
                 )
 
     def trip_count(self, loop: Instruction) -> int | None:
-        """Turns of a while loop, None if the program does not tell."""
+        """Return the turns of a while loop, None if the program does not tell."""
         if match := re.search(r'known_trip_count"?:\{"n":"(\d+)"', loop.text):
             return int(match[1])
         # The TPU compiler keeps the loops of jax, which count from 0: i < constant.
@@ -134,7 +134,7 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
 
 
 def _closing(text: str) -> int:
-    """Index behind the bracket that closes the first one."""
+    """Return the index behind the bracket that closes the first one."""
     depth = 0
     for i, c in enumerate(text):
         depth += (c == "(") - (c == ")")
@@ -154,7 +154,7 @@ def _arrays(kind: str) -> tuple[Array, ...]:
 
 
 def _padded(sides: list[int], layout: str) -> int:
-    """Values of an array with its sides rounded up to the tile, e.g. of "1,0:T(8,128)"."""
+    """Return the values of an array, sides rounded up to the tile, e.g. of "1,0:T(8,128)"."""
     order, _, tiles = layout.partition(":")
     tile = re.match(r"T\(([\d,]+)\)", tiles)
     sides = list(sides)
@@ -167,7 +167,7 @@ def _padded(sides: list[int], layout: str) -> int:
 
 
 def _width(dtype: str) -> int:
-    """Bytes of a value; types below a byte count as one."""
+    """Return the bytes of a value; types below a byte count as one."""
     if dtype in ("pred", "token"):
         return int(dtype == "pred")
     return max(int(re.search(r"\d+", dtype)[0]) // 8, 1)

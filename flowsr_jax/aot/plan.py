@@ -47,14 +47,14 @@ def phase_of(config: Config, name: str | None = None) -> PhaseConfig:
 
 
 def training_step(config: Config, phase: PhaseConfig, mesh: Mesh) -> jax.stages.Traced:
-    """Trace the step that trains all groups of a phase (its most expensive one)."""
+    """Return the traced step that trains all groups of a phase (its most expensive one)."""
     family = get_family(config.model.family)
     step = make_step(family, phase, config.train, mesh)
     return step.trace(_state(config, phase, mesh), _batch(config, mesh), _key(mesh))
 
 
 def sampler(config: Config, mesh: Mesh) -> jax.stages.Traced:
-    """Trace `sample` with its defaults: one image of a training patch's size per example."""
+    """Return the traced `sample` with its defaults: a training patch's size per example."""
     family, images = get_family(config.model.family), batch_sharding(mesh)
     params = _state(config, phase_of(config), mesh).weights
     count, options = config.train.batch_size, {}
@@ -75,7 +75,7 @@ def sampler(config: Config, mesh: Mesh) -> jax.stages.Traced:
 
 
 def gradient_bytes(config: Config, phase: PhaseConfig) -> int:
-    """Bytes of the gradients of a step of the phase: float32, all its groups."""
+    """Return the bytes of the gradients of a step of the phase: float32, all its groups."""
     params = jax.eval_shape(
         lambda key: get_family(config.model.family).init(config.model, key), jax.random.key(0)
     )

@@ -110,13 +110,13 @@ def _row(config, phase, about, chips, largest) -> dict[str, Any]:
 
 
 def _digest(config: Config) -> str:
-    """Eight letters that differ for different configurations."""
+    """Return eight letters that differ for different configurations."""
     return hashlib.sha256(json.dumps(config.to_dict()).encode()).hexdigest()[:8]
 
 
 @contextmanager
 def _progress(what: str) -> Iterator[None]:
-    """Say what is being compiled and, from time to time, for how long."""
+    """Print what is being compiled and, from time to time, for how long."""
     start, done = time.perf_counter(), threading.Event()
 
     def beat():

@@ -58,7 +58,7 @@ def _in_hbm(i: Instruction) -> int:
 
 
 def _used(parts: Computation, index: int) -> float:
-    """Bytes of a fusion's parameter that are read: of slices alone, or of all."""
+    """Return the bytes of a fusion's parameter that are read: of slices alone, or of all."""
     own = [i for i in parts.values() if re.search(rf" parameter\({index}\)", i.text)]
     names, total = {i.name for i in own}, 0
     for i in parts.values():  # operands stand before their users
@@ -77,7 +77,7 @@ def _used(parts: Computation, index: int) -> float:
 
 
 def _written(parts: Computation, size: int) -> float:
-    """Bytes that a fusion writes: the update alone where it ends in one, in place."""
+    """Return the bytes that a fusion writes: the update alone if it ends in one, in place."""
     root = next((i for i in parts.values() if i.root), None)
     while root is not None and root.opcode == "bitcast":
         root = parts.get(root.operands[0])

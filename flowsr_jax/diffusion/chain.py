@@ -17,7 +17,7 @@ from flowsr_jax.diffusion.samplers import Coefficients
 
 
 def pad(table: Coefficients, multiple: int) -> Coefficients:
-    """Append zero rows up to a multiple, so that chains of many lengths share a program."""
+    """Return the table with zero rows up to a multiple: chains of many lengths share a program."""
     rows = len(table.level)
     extra = math.ceil(rows / multiple) * multiple - rows
     return Coefficients(*(np.pad(column, (0, extra)) for column in table))

@@ -107,5 +107,5 @@ def dynamic_threshold(x0, percentile: float = 0.995):
 
 
 def guide(conditional, unconditional, scale):
-    """Classifier-free guidance: u + scale (c - u); scale 1 is none (Ho & Salimans, 2022)."""
+    """Return u + scale (c - u): classifier-free guidance (Ho & Salimans, 2022); scale 1 is none."""
     return unconditional + scale * (conditional - unconditional)

@@ -198,7 +198,7 @@ def coefficients(
 
 
 def _reverse_diffusion(g, s, form):
-    """Factors of x, eps and noise of the score SDE's predictor.
+    """Return the factors of x, eps and noise of the score SDE's predictor.
 
     The variance-exploding step is x + (sigma_g^2 - sigma_s^2) score + noise on x / sqrt(g),
     whose score is -eps / sigma_g; here it is written for x itself.
@@ -212,7 +212,7 @@ def _reverse_diffusion(g, s, form):
 
 
 def _dpmpp2m(g, s, eta):
-    """Factors of x, of this and of the last data prediction, and of noise.
+    """Return the factors of x, of this and of the last data prediction, and of noise.
 
     Second order, multistep.  With eta it solves, exactly but for the data prediction, the
     equation whose noise is eta times that of the time-reversed diffusion (in the square).

@@ -17,7 +17,7 @@ def namespace(*arrays):
 
 
 def is_traced(value) -> bool:
-    """Say whether the values of an array are unknown yet (inside jit, grad or vmap)."""
+    """Return whether the values of an array are unknown yet (inside jit, grad or vmap)."""
     if isinstance(value, HOST):
         return False
     import jax

@@ -17,7 +17,7 @@ RELAXATION = 1.8  # steps longer than the projection: half the iterations
 
 
 def back_project(sr, lr, scale: int, *, iterations: int = 15) -> np.ndarray:
-    """Change an image as little as possible so that its LR is the given one.
+    """Return the image nearest to a given one whose LR is the given LR.
 
     Alternates between the images with that LR and those with values in [0,1] (POCS, with
     over-relaxation).  Where that clips, a small error of the LR may remain; an LR that

@@ -11,12 +11,12 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 
 def sum_event(x):
-    """Sum over all axes but the first: [B, ...] -> [B] float32."""
+    """Return the sum over all axes but the first: [B, ...] -> [B] float32."""
     return jnp.sum(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 
 
 def bits_per_dim(log_prob, dims: int):
-    """Bits per dimension of 8-bit images from a density on [0,1]-valued images.
+    """Return bits per dimension of 8-bit images from a density on [0,1]-valued images.
 
     -log_prob / (ln 2 * dims) + log2(255): the density times the volume of an 8-bit
     cell, 1/255 per value.  log_prob [...] in nats; dims = H * W * C.
@@ -25,7 +25,7 @@ def bits_per_dim(log_prob, dims: int):
 
 
 def fitted_bits_per_dim(estimate, image) -> float:
-    """Bits per dimension of N(estimate, s) at an 8-bit image, with the best s for this image.
+    """Return bits per dimension of N(estimate, s) at an 8-bit image, s the best for this image.
 
     What a likelihood has to beat.  estimate, image: NumPy arrays of grey levels 0..255.
     """
@@ -34,10 +34,10 @@ def fitted_bits_per_dim(estimate, image) -> float:
 
 
 def standard_normal_log_prob(z):
-    """log N(z; 0, 1): [B, ...] -> [B]."""
+    """Return log N(z; 0, 1): [B, ...] -> [B]."""
     return sum_event(-0.5 * (jnp.square(z) + LOG_2PI))
 
 
 def gaussian_log_prob(z, mean, logs):
-    """log N(z; mean, exp(logs)^2): [B, ...] -> [B]."""
+    """Return log N(z; mean, exp(logs)^2): [B, ...] -> [B]."""
     return sum_event(-0.5 * (2.0 * logs + jnp.square((z - mean) * jnp.exp(-logs)) + LOG_2PI))

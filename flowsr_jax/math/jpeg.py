@@ -71,7 +71,7 @@ def jpeg_tables(q, style: str = "libjpeg"):
 
 
 def diff_jpeg(x, quality, rounding: str = "cubic", luma_transposed: bool = True):
-    """Compress and decompress images with DiffJPEG.
+    """Return images after compression and decompression with DiffJPEG.
 
     It differs from real JPEG by its transposed luma table, black padding, tables and
     planes that are not rounded, and chroma upsampled by repetition.
@@ -130,7 +130,7 @@ def diff_jpeg_decode(blocks, quality, size: tuple[int, int], luma_transposed: bo
 
 
 def jpeg_codec(image: np.ndarray, quality: int) -> np.ndarray:
-    """Compress and decompress one image with the real codec (libjpeg, 4:2:0), on the host.
+    """Return one image after the real codec (libjpeg, 4:2:0), on the host.
 
     Args:
       image: uint8 [H,W,3].
@@ -179,7 +179,7 @@ def rgb_to_ycbcr(levels):
 
 
 def pool_2x2(plane):
-    """Sum a plane [...,h,w] over 2x2 pixels: [...,h/2,w/2]."""
+    """Return the sums of a plane [...,h,w] over 2x2 pixels: [...,h/2,w/2]."""
     *lead, height, width = plane.shape
     return plane.reshape(*lead, height // 2, 2, width // 2, 2).sum(axis=(-3, -1))
 
@@ -199,7 +199,7 @@ def from_blocks(blocks, height: int, width: int):
 
 
 def dct_flat(blocks):
-    """Transform flattened blocks [...,64] by the orthonormal 8x8 DCT-II."""
+    """Return the orthonormal 8x8 DCT-II of flattened blocks [...,64]."""
     return _separable(blocks, DCT)
 
 

@@ -25,7 +25,7 @@ TIE = 1e-4
 
 
 def jpeg_like(x, quality):
-    """Compress and decompress images nearly as libjpeg does (4:2:0, fancy upsampling).
+    """Return images after compression nearly as libjpeg does it (4:2:0, fancy upsampling).
 
     Only libjpeg's integer DCT is missing: values differ from the codec's by about one
     8-bit level or less on average.  Where exactness matters, use `jpeg_codec` on the host.
@@ -84,7 +84,7 @@ def _quantise(plane, table):
 
 
 def _upsample(plane):
-    """Double the sides with libjpeg's triangle filter; edges repeat."""
+    """Return a plane of twice the sides, by libjpeg's triangle filter; edges repeat."""
     rows = _double(plane.swapaxes(-1, -2), 0, 0, 1).swapaxes(-1, -2)  # 4 times the levels
     return _double(rows, 8, 7, 16)
 

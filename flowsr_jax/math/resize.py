@@ -253,7 +253,7 @@ def _resize_jax(x, taps, border, uint8_stages):
 
 
 def _enlarge_any(x, scale, border):
-    """Enlarge [B,H,W,C] of open (symbolic) sizes, as jax.export traces them.
+    """Return [B,H,W,C] of open (symbolic) sizes enlarged, as jax.export traces them.
 
     At a whole scale s the weights repeat every s results, so no table of all positions
     is needed.

@@ -135,7 +135,7 @@ def taps(params: Mapping, x, net: str = "alex", *, l2_pool: bool = False) -> lis
 
 
 def pool_l2(x):
-    """Blurred L2 pooling: sqrt(blur(x^2) + 1e-12), 3x3 Hann window, stride 2, zero padding 1.
+    """Return blurred L2 pooling, sqrt(blur(x^2) + 1e-12): 3x3 Hann window, stride 2, zeros.
 
     Args:
       x: [B,H,W,C].

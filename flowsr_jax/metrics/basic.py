@@ -11,7 +11,7 @@ __all__ = ["psnr", "ssim", "ssim_skimage", "to_uint8"]
 
 
 def psnr(a, b, *, y: bool = False, crop: int = 0, eps: float = 0.0) -> float:
-    """Peak signal-to-noise ratio in dB, peak 255 (uint8) or 1 (float): one number.
+    """Return the peak signal-to-noise ratio in dB, peak 255 (uint8) or 1 (float): one number.
 
     10 log10(1 / (MSE + eps)), the MSE over all pixels and channels on the [0,1] scale.
 
@@ -37,7 +37,7 @@ def psnr(a, b, *, y: bool = False, crop: int = 0, eps: float = 0.0) -> float:
 
 
 def ssim(a, b, *, y: bool = False, crop: int = 0) -> float:
-    """Structural similarity of Wang et al. 2004 (MATLAB, BasicSR, IRN, the SR3 port).
+    """Return the structural similarity of Wang et al. 2004 (MATLAB, BasicSR, IRN, the SR3 port).
 
     Gaussian 11x11 window of sigma 1.5, valid region only, mean over the channels.
 
@@ -58,7 +58,7 @@ def ssim(a, b, *, y: bool = False, crop: int = 0) -> float:
 
 
 def ssim_skimage(a, b, *, y: bool = False, crop: int = 0) -> float:
-    """Structural similarity with scikit-image's defaults, as SRFlow reports it.
+    """Return the structural similarity with scikit-image's defaults, as SRFlow reports it.
 
     Uniform 7x7 window, sample covariance (N - 1); another number than `ssim`.
     Arguments, result and errors as `ssim`, but at least 7 pixels a side.

@@ -10,7 +10,7 @@ __all__ = ["coverage", "rank_histogram", "spread_skill"]
 
 
 def spread_skill(samples, truth) -> dict[str, float]:
-    """Compare the spread of the samples with the error of their mean.
+    """Return the spread of the samples beside the error of their mean.
 
     If truth and samples are exchangeable draws, E (truth - mean_K)^2 is
     (1 + 1/K) E variance (divisor K - 1).  A ratio below 1 means over-confident samples.

@@ -10,7 +10,7 @@ from flowsr_jax.metrics.images import levels, to_uint8
 
 
 def lr_psnr(sr, ref, scale: int, *, uint8: bool = True) -> float:
-    """PSNR in the low-resolution domain: of the downsampled result and its input.
+    """Return the PSNR between the downsampled result and the low-resolution input.
 
     Two protocols, told apart by the size of `ref`:
       - `ref` is the given LR, and `sr` is exactly `scale` times its size: the result is
@@ -40,7 +40,7 @@ def lr_psnr(sr, ref, scale: int, *, uint8: bool = True) -> float:
 
 
 def consistency_mse(sr, ref, scale: int, uint8: bool = False) -> float:
-    """Mean squared error in the low-resolution domain, in units of 1e-5 on [0,1].
+    """Return the mean squared error between LR images, in units of 1e-5 on [0,1].
 
     Args:
       sr, ref, scale: as `lr_psnr` (the same two protocols).

@@ -24,7 +24,7 @@ BLOCK = 1024  # rows of a kernel matrix held at a time
 
 
 def fid_from_features(features1, features2) -> float:
-    """Frechet distance of the Gaussians fitted to two sets of features (FID).
+    """Return the Frechet distance of Gaussians fitted to two sets of features (FID).
 
     The square root of the covariances' product is taken from singular values of the
     centred features, which loses no digits when there are fewer images than features.
@@ -49,7 +49,7 @@ def fid_from_features(features1, features2) -> float:
 
 
 def fid_from_stats(mu1, sigma1, mu2, sigma2) -> float:
-    """Frechet distance of two Gaussians (FID), by symmetric eigenvalue problems.
+    """Return the Frechet distance of two Gaussians (FID), by symmetric eigenvalue problems.
 
     With R the symmetric square root of sigma1, the trace of (sigma1 sigma2)^(1/2) is the
     sum of the roots of the eigenvalues of R sigma2 R; negative ones, which are rounding,
@@ -79,7 +79,7 @@ def fid_from_stats(mu1, sigma1, mu2, sigma2) -> float:
 
 
 def fid(a, b) -> float:
-    """FID of two sets, each a feature array [n,d], a FeatureStats or a file of either.
+    """Return the FID of two sets, each a feature array [n,d], a FeatureStats or a file of either.
 
     Raises:
       FileNotFoundError, ValueError: as `read_features`, `fid_from_features` and
@@ -93,7 +93,7 @@ def fid(a, b) -> float:
 
 
 def kid(features1, features2, *, biased: bool = False) -> float:
-    """Squared MMD with the kernel (x.y/d + 1)^3 (KID), over all pairs of features.
+    """Return the squared MMD with the kernel (x.y/d + 1)^3 (KID), over all pairs of features.
 
     Args:
       features1, features2: [n1,d], [n2,d], finite; at least two rows each.
@@ -114,7 +114,7 @@ def kid(features1, features2, *, biased: bool = False) -> float:
 def kid_subsets(
     features1, features2, *, subsets: int = 100, size: int = 1000, seed: int = 0, indices=None
 ) -> tuple[float, float]:
-    """Unbiased KID over random subsets without replacement, as it is usually reported.
+    """Return the unbiased KID over random subsets without replacement, as usually reported.
 
     Args:
       features1, features2: [n1,d], [n2,d], finite.
@@ -147,7 +147,7 @@ def kid_subsets(
 
 
 def cmmd(features1, features2, *, sigma: float = 10.0, normalize: bool = True) -> float:
-    """1000 times the biased squared MMD with the kernel exp(-|x-y|^2 / (2 sigma^2)) (CMMD).
+    """Return 1000 times the biased squared MMD with exp(-|x-y|^2 / (2 sigma^2)) (CMMD).
 
     Args:
       features1, features2: [n1,d], [n2,d] (CMMD: CLIP image embeddings), finite.

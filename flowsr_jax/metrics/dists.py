@@ -19,7 +19,7 @@ EPS = 1e-6
 
 
 def dists(params, a, b):
-    """Deep image structure and texture similarity; 0 for equal images, lower is nearer.
+    """Return the deep image structure and texture similarity; 0 for equal images, lower is nearer.
 
     Compares means (texture) and covariances (structure) over space of each channel of the
     image and of VGG16's features with L2 pooling.  The images are not resized (the authors'

@@ -12,7 +12,7 @@ BOX = 16
 
 
 def diversity_std(samples, ddof: int = 0) -> float:
-    """Standard deviation of the pixels over samples of one LR image, 0..255 scale.
+    """Return the deviation of the pixels over samples of one LR image, 0..255 scale.
 
     Args:
       samples: [N,H,W,C] (or a list of images); uint8 or float in [0,1].
@@ -35,7 +35,7 @@ def diversity_std(samples, ddof: int = 0) -> float:
 
 
 def ntire_diversity(maps) -> dict:
-    """Diversity score of the NTIRE challenges: what choosing per pixel gains over per image.
+    """Return the diversity score of the NTIRE challenges: the gain of choosing per pixel.
 
     score = 100 (global_best - local_best) / global_best; 0 for one sample, for equal
     samples and for a perfect one.  It may fall as samples are added.  Scores of a set are
@@ -76,7 +76,7 @@ def ntire_diversity(maps) -> dict:
 
 
 def ntire_mse_diversity(samples, truth) -> dict:
-    """`ntire_diversity` on local squared errors instead of LPIPS maps (NTIRE 2022).
+    """Return `ntire_diversity` of local squared errors instead of LPIPS maps (NTIRE 2022).
 
     The maps are the squared errors, 0..255 scale, averaged over the channels and over a
     16x16 box; zeros around the image, so that a map has H+15 x W+15 values.

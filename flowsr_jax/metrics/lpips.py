@@ -21,7 +21,7 @@ EPS_NORM = 1e-10
 
 
 def lpips(params, a, b, *, net: str = "alex", spatial: bool = False, per_layer: bool = False):
-    """Learned perceptual distance; 0 for equal images, lower is nearer.
+    """Return the learned perceptual distance; 0 for equal images, lower is nearer.
 
     Features of both images are normalised to unit length per position; their squared
     difference, weighted by channel, is averaged over positions and summed over layers.
@@ -59,7 +59,7 @@ def lpips(params, a, b, *, net: str = "alex", spatial: bool = False, per_layer: 
 
 
 def pairwise_lpips(params, samples, *, net: str = "alex", spatial: bool = False) -> float:
-    """Mean LPIPS over all pairs of samples of one image: a measure of diversity.
+    """Return the mean LPIPS over all pairs of samples of one image: a measure of diversity.
 
     The features of each sample are computed once.
 
@@ -87,7 +87,7 @@ def pairwise_lpips(params, samples, *, net: str = "alex", spatial: bool = False)
 
 @functools.partial(jax.jit, static_argnames=("net", "spatial"))
 def _terms(params, a, b, *, net, spatial):
-    """[B,5] or [B,5,H,W]: the layers' terms of images in [-1,1]."""
+    """Return the layers' terms [B,5] or [B,5,H,W] of images in [-1,1]."""
     features = _features(params, jnp.concatenate([a, b]), net)
     first, second = ([f[: len(a)] for f in features], [f[len(a) :] for f in features])
     return _distance(params, (a, first), (b, second), spatial)
@@ -105,7 +105,7 @@ def _pairwise(params, x, left, right, *, net, spatial):
 
 
 def _features(params, x, net):
-    """Unit vectors over the channels at each position of each layer."""
+    """Return unit vectors over the channels at each position of each layer."""
     found = taps(params, (x - SHIFT) / SCALE, net)
     return [f / (jnp.sqrt(jnp.sum(f * f, -1, keepdims=True)) + EPS_NORM) for f in found]
 

@@ -15,7 +15,7 @@ MINIMUM = 2 * RADIUS * 2 ** (len(WEIGHTS) - 1) + 1
 
 
 def ms_ssim(a, b, *, y: bool = False, crop: int = 0) -> float:
-    """Multi-scale structural similarity over five scales, mean over the channels.
+    """Return the multi-scale structural similarity over five scales, mean over the channels.
 
     Per channel the product of relu(mean contrast-structure)^w of the four finer scales and
     relu(mean SSIM)^w of the coarsest; 11x11 Gaussian window of sigma 1.5, valid region.

@@ -24,7 +24,7 @@ DISTS_CHANNELS = (3, 64, 128, 256, 512, 512)
 
 
 def linear_names() -> tuple[str, ...]:
-    """Names of the five linear weights [1,C,1,1], as in the files of the lpips package."""
+    """Return the names of the five linear weights [1,C,1,1] in the lpips package's files."""
     return tuple(f"lin{k}.model.1.weight" for k in range(5))
 
 
@@ -126,7 +126,7 @@ def _backbone(sources, net: str) -> dict[str, np.ndarray]:
 
 
 def _rename(weights: Mapping) -> dict[str, np.ndarray]:
-    """Name the tensors of a whole LPIPS state dict as the backbone's own file does."""
+    """Return a whole LPIPS state dict under the names of the backbone's own file."""
     names = {name: re.sub(r"^net\.slice\d+\.(\d+)\.", r"features.\1.", name) for name in weights}
     return {names[name]: value for name, value in weights.items()}
 
@@ -139,7 +139,7 @@ def _shipped(net: str) -> dict[str, np.ndarray]:
 
 
 def _hub_folder() -> Path:
-    """The folder of torch.hub.load_state_dict_from_url, without torch."""
+    """Return the folder of torch.hub.load_state_dict_from_url, without torch."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub" / "checkpoints"
 

@@ -13,7 +13,7 @@ from flowsr_jax.math.arrays import check_images, check_per_image, namespace
 
 
 def filter2d(x, k):
-    """Correlate images with a kernel (which is not flipped), the same for all channels.
+    """Return images correlated with a kernel (not flipped), the same for all channels.
 
     Works in the frequency domain, whose cost does not depend on the kernel's size.
 
@@ -54,7 +54,7 @@ def filter2d(x, k):
 
 
 def usm_sharp(x, amount: float = 0.5, size: int = 51, threshold: float = 10.0):
-    """Sharpen by unsharp masking, only where the detail is strong (soft mask).
+    """Return images after unsharp masking, only where the detail is strong (soft mask).
 
     Args:
       x: floats in [0,1], [H,W,C] or [B,H,W,C].
