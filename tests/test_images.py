@@ -20,7 +20,7 @@ def _rgb(height=4, width=6):
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _png(path, width, height, depth, colour, data):
+def _png(path, width, height, depth, colour, data, chunks=b""):
     """A PNG written by hand: also kinds and sizes that Pillow does not write."""
 
     def chunk(name, content):
@@ -31,6 +31,7 @@ def _png(path, width, height, depth, colour, data):
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + chunks
         + chunk(b"IDAT", zlib.compress(data))
         + chunk(b"IEND", b"")
     )
@@ -131,7 +132,9 @@ def test_grey_stays_grey(tmp_path):
     np.testing.assert_array_equal(picture.pixels, grey)
     np.testing.assert_array_equal(picture.alpha, (grey != grey[0, 0]) * 255)
     Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(tmp_path / "rgb.png")
-    assert not read_image(tmp_path / "rgb.png").grey
+    np.testing.assert_array_equal(read_image(tmp_path / "rgb.png").pixels, grey)
+    Image.fromarray(_rgb()).save(tmp_path / "colour.png")
+    assert not read_image(tmp_path / "colour.png").grey
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
@@ -148,10 +151,30 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     np.testing.assert_array_equal(picture.pixels, values)
 
 
-def test_16_bit_colour_png_at_8_bits(tmp_path):
-    values = np.array([[[1000, 30000, 65535], [0, 257, 60000]]], ">u2")
-    path = _png(tmp_path / "a.png", 2, 1, 16, 2, b"\0" + values.tobytes())
-    assert np.abs(read_rgb(path) - values / 257).max() < 1
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_png_keeps_all_bits(tmp_path, colour, channels):
+    values = np.random.default_rng(1).integers(0, 65536, (3, 5, channels)).astype(">u2")
+    data = b"".join(b"\0" + row.tobytes() for row in values)
+    picture = read_image(_png(tmp_path / "a.png", 5, 3, 16, colour, data))
+    assert picture.deep and picture.pixels.dtype == np.uint16
+    has_alpha = channels in (2, 4)
+    wanted = values[..., : channels - has_alpha]
+    np.testing.assert_array_equal(picture.pixels, wanted[..., 0] if channels < 3 else wanted)
+    assert (picture.alpha is not None) == has_alpha
+    if has_alpha:
+        np.testing.assert_array_equal(picture.alpha, values[..., -1])
+    np.testing.assert_array_equal(picture.rgb, np.rint(np.broadcast_to(wanted, (3, 5, 3)) / 257))
+
+
+@pytest.mark.parametrize("colour", [0, 2])
+def test_a_transparent_colour_of_16_bits(tmp_path, colour):
+    channels = 1 if colour == 0 else 3
+    values = np.full((1, 2, channels), 300, ">u2")
+    values[0, 1] = 301  # of the same high byte
+    body = b"tRNS" + values[0, 0].tobytes()
+    extra = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    path = _png(tmp_path / "a.png", 2, 1, 16, colour, b"\0" + values.tobytes(), extra)
+    np.testing.assert_array_equal(read_image(path).alpha, [[0, 65535]])
 
 
 def test_float_tiff(tmp_path):
@@ -186,6 +209,66 @@ def test_damaged_exif_does_not_lose_the_picture(tmp_path):
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), rgb)
 
 
+def _chunk(name, content, wrong=0):
+    body = name + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body) ^ wrong)
+
+
+LONG_TEXT = b"x" * 3_000_000
+SIDE_CHUNKS = {
+    "long tEXt": (_chunk(b"tEXt", b"Comment\0" + LONG_TEXT), ""),
+    "long zTXt": (_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(LONG_TEXT)), ""),
+    "long iTXt": (_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(LONG_TEXT)), ""),
+    "zTXt that is no zlib": (_chunk(b"zTXt", b"Comment\0\0abc"), ""),
+    "iTXt cut off": (_chunk(b"iTXt", b"Comment\0\1"), ""),
+    "tEXt with a wrong checksum": (_chunk(b"tEXt", b"Comment\0hello", 1), "tEXt chunk is damaged"),
+    "gAMA with a wrong checksum": (_chunk(b"gAMA", b"\0\0\0\1", 1), "gAMA chunk is damaged"),
+    "gAMA of 0": (_chunk(b"gAMA", bytes(4)), "gAMA chunk is damaged"),
+    "cHRM of zeros": (_chunk(b"gAMA", b"\0\0\xb1\x8f") + _chunk(b"cHRM", bytes(32)), ""),
+    "iCCP of zeros": (_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2_000_000))), "profile"),
+    "iCCP that is no zlib": (_chunk(b"iCCP", b"x\0\0abc"), "profile is damaged"),
+    "cICP of unknown colours": (_chunk(b"cICP", bytes([77, 13, 0, 1])), "are not known"),
+    "cICP of high dynamic range": (_chunk(b"cICP", bytes([9, 16, 0, 1])), "PQ"),
+    "eXIf of nonsense": (_chunk(b"eXIf", b"II*\0\xff\xff\xff\x7f"), ""),
+    "a chunk of nobody's": (_chunk(b"prVt", b"abc"), ""),
+    "a chunk of nobody's, damaged": (_chunk(b"prVt", b"abc", 1), "prVt chunk is damaged"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("name", SIDE_CHUNKS)
+def test_what_stands_beside_the_pixels_does_not_decide_over_them(tmp_path, name, depth):
+    chunks, note = SIDE_CHUNKS[name]
+    rgb = _rgb().astype(">u2" if depth == 16 else np.uint8)
+    data = b"".join(b"\0" + row.tobytes() for row in rgb)
+    picture = read_image(_png(tmp_path / "a.png", 6, 4, depth, 2, data, chunks))
+    np.testing.assert_array_equal(picture.pixels, rgb)
+    assert note in " ".join(picture.notes) and bool(note) == bool(picture.notes), picture.notes
+
+
+def test_frames_that_are_not_taken_are_counted(tmp_path):
+    frames = [Image.fromarray(_rgb() // (i + 1)) for i in range(3)]
+    for ending in ("png", "webp", "gif", "avif"):
+        options = {"lossless": True} if ending == "webp" else {}
+        path = tmp_path / f"a.{ending}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        picture = read_image(path)
+        assert picture.notes == ("the first of its 3 frames is taken",), ending
+        assert picture.format == ending.upper()
+        if ending in ("png", "webp"):
+            np.testing.assert_array_equal(picture.rgb, _rgb())
+    frames[0].save(tmp_path / "one.gif")
+    assert read_image(tmp_path / "one.gif").notes == ()
+
+
+def test_the_content_decides_not_the_ending(tmp_path):
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "AVIF", "DIB"):
+        Image.fromarray(_rgb(64, 64)).save(tmp_path / "photo.png", format=kind)
+        assert read_image(tmp_path / "photo.png").format == kind
+        assert read_rgb(tmp_path / "photo.png").shape == (64, 64, 3)
+
+
 def test_one_pixel(tmp_path):
     write_png(tmp_path / "a.png", COLOUR.reshape(1, 1, 3))
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), COLOUR.reshape(1, 1, 3))
@@ -214,6 +297,13 @@ CASES = {
     "noise.png": (_noise_inside, "cannot be decoded"),
     "zero.png": (lambda path: _png(path, 0, 4, 8, 2, b""), "zero.png: "),
     "bomb.png": (lambda path: _png(path, 60000, 60000, 8, 2, b""), "decompression bomb"),
+    "photo.heic": (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(12)), "pillow-heif"),
+    "photo.png": (
+        lambda path: path.write_bytes(b"\x76\x2f\x31\x01" + bytes(12)),
+        "an OpenEXR file",
+    ),
+    "pipe.png": (os.mkfifo, "is a pipe or a device"),
+    "half.tif": (_truncated, "cannot be decoded"),
     "int.tif": (lambda path: Image.fromarray(np.array([[1, 9]], np.int32)).save(path), "range"),
     "float.tif": (lambda path: Image.fromarray(np.array([[1, 9.0]], "f4")).save(path), "range"),
     "nan.tif": (lambda path: Image.fromarray(np.array([[np.nan]], "f4")).save(path), "finite"),

@@ -296,7 +296,7 @@ def test_alpha_of_a_tiled_image_has_no_seam(tmp_path, params):
 
 @pytest.mark.parametrize("kind", ["colour", "grey"])
 def test_uncertainty_is_the_deviation_of_the_files(tmp_path, params, kind):
-    rgb = np.full((40, 50, 3), 128, np.uint8)
+    rgb = np.full((40, 50, 3), [128, 129, 128], np.uint8)
     Image.fromarray(rgb if kind == "colour" else rgb[..., 0]).save(tmp_path / "a.png")
     options = {"num_samples": 4, "temperature": 0.03, "uncertainty": True}
     out = tmp_path / "out"

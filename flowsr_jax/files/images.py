@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from flowsr_jax.files import png_chunks
 from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.files.colour import ProfileError, cmyk_to_rgb, to_srgb
+from flowsr_jax.files.containers import HEAD, container, readable, refusal
+from flowsr_jax.files.tiff import LayoutError, read_tiff
 
-# No EPS (it runs an outside program) and no rare formats.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".gif",
 )  # fmt: skip
@@ -24,21 +28,22 @@ class ImageError(ValueError):
     """A file that cannot be read as an image; one line naming the file and the reason."""
 
 
-class _Unusable(ValueError):
-    """A readable file whose pixels cannot be used; the reason."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Picture:
     """A decoded image file.
 
     Attributes:
-      pixels: [H,W,3] uint8 in colour; [H,W] uint8, or uint16 of 16-bit and float files,
-        in grey.  Colours are as stored, not multiplied by alpha.
-      alpha: uint8 [H,W], or None when the file has none.
-      format: one of FORMATS.
+      pixels: [H,W,3] in colour, [H,W] in grey (also where red, green and blue are stored
+        and equal); uint8, or uint16 of files with more than 8 bits and of floats.  Colours
+        are not multiplied by alpha.
+      alpha: [H,W] of the same dtype, or None when the file has none.
+      format: the kind of file, by its content; one of `containers.READ` or a plug-in's.
       deep: the file holds more than 8 bits per channel.
       text: {keyword: text} of a PNG file, as found (by anyone); long ones are left out.
+      notes: what of the file was left out or could not be applied.
+      converted: name of the colours that the pixels were converted from to sRGB, or "".
+      profile: with `keep_profile`, {name of a PNG chunk: content} that says what the
+        colours mean; "iCCP" is the plain ICC profile.
     """
 
     pixels: np.ndarray
@@ -46,6 +51,9 @@ class Picture:
     format: str = ""
     deep: bool = False
     text: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    converted: str = ""
+    profile: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     @property
     def grey(self) -> bool:
@@ -59,20 +67,24 @@ class Picture:
     @property
     def uint8(self) -> np.ndarray:
         """The pixels at 8 bits, rounded."""
-        if self.pixels.dtype == np.uint8:
-            return self.pixels
-        return np.rint(self.pixels * (255 / self.top)).astype(np.uint8)
+        return _eight(self.pixels)
 
     @property
     def rgb(self) -> np.ndarray:
         """uint8 [H,W,3]."""
-        return np.repeat(self.uint8[..., None], 3, axis=2) if self.grey else self.pixels
+        return np.repeat(self.uint8[..., None], 3, axis=2) if self.grey else self.uint8
 
 
-def read_rgb(path: str | os.PathLike) -> np.ndarray:
+def read_rgb(
+    path: str | os.PathLike, *, say: Callable[[str], None] = lambda text: None
+) -> np.ndarray:
     """Read an image file as 8-bit RGB; transparent parts are laid over white.
 
     See `read_image` for what is accepted.
+
+    Args:
+      path: the file.
+      say: receives the notes on what of the file is left out.
 
     Returns:
       uint8 [H,W,3].
@@ -81,56 +93,66 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
       ImageError: the file is missing, damaged, too large or no image.
     """
     picture = read_image(path)
+    for note in picture.notes:
+        say(note)
     rgb = picture.rgb
     if picture.alpha is None:
         return rgb
-    cover = picture.alpha[..., None].astype(np.uint16)
+    cover = _eight(picture.alpha)[..., None].astype(np.uint16)
     return ((rgb * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
 
 
-def read_image(path: str | os.PathLike) -> Picture:
+def read_image(
+    path: str | os.PathLike,
+    *,
+    keep_profile: bool = False,
+    page: int = 1,
+    bands: Sequence[int] | None = None,
+) -> Picture:
     """Read an image file: its pixels in colour or grey, and its transparency.
 
-    Applies the EXIF orientation; expands palettes, 1-bit and CMYK.  16-bit grey keeps
-    its precision, floats in [0,1] become 16 bits; 16-bit colour PNG is read at 8-bit
-    precision (the low byte is dropped).  Of an animation, the first frame.
+    The content of the file decides what it is, not its ending.  Applies the EXIF
+    orientation; expands palettes, 1-bit and CMYK; converts colours to sRGB.  More than 8
+    bits become 16, floats in [0,1] too.  Of an animation, the first frame.
 
     Args:
-      path: PNG, JPEG, WebP, TIFF, BMP, PPM or GIF file.
+      path: PNG, JPEG, WebP, TIFF, BMP, PPM, GIF or AVIF file; HEIC and JPEG XL where their
+        plug-ins of Pillow are installed.
+      keep_profile: leave the colours as stored, and hand on what they mean (CMYK is
+        converted all the same).
+      page: number of a TIFF's page, from 1.
+      bands: numbers of one or three samples of a TIFF, from 1, to be taken as grey or RGB.
 
     Returns:
       a `Picture`.
 
     Raises:
-      ImageError: the file is missing, damaged, truncated, no image, empty, of a kind
-        whose value range is unknown, or larger than Pillow's MAX_IMAGE_PIXELS.
+      ImageError: the file is missing, damaged, truncated, no image, empty, of a kind or a
+        layout that is not supported, or larger than Pillow's MAX_IMAGE_PIXELS.
     """
     path = Path(path)
-    Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]  # WebP may not be built in
     try:
-        with Image.open(path, formats=known) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise Image.DecompressionBombError
-            if 0 in image.size:
-                raise _Unusable(f"has no pixels ({image.width}x{image.height})")
-            kind, deep = image.format, _deep(image)
-            image.load()
-            text = {k: v for k, v in getattr(image, "text", {}).items() if len(v) <= MAX_TEXT}
-            picture = _picture(_upright(image), kind)
-            return dataclasses.replace(picture, format=kind, deep=deep, text=text)
-    except _Unusable as error:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+            raise LayoutError("is a pipe or a device, not an image file")
+        with open(path, "rb") as file:
+            kind = container(file.read(HEAD))
+            if file.tell() == 0:
+                raise LayoutError("is empty")
+            if not readable(kind):
+                raise LayoutError(refusal(kind))
+            file.seek(0)
+            if kind == "TIFF":
+                found = _by_tifffile(path, page, bands)
+            else:
+                found = _by_pillow(file, kind)
+        return _picture(found, kind, keep_profile)
+    except LayoutError as error:
         reason = str(error)
     except FileNotFoundError:
         reason = "no such file"
     except IsADirectoryError:
         reason = "is a folder, not an image file"
-    except Image.UnidentifiedImageError:
-        reason = f"not an image of a known kind ({', '.join(known)})"
-        if path.stat().st_size == 0:
-            reason = "is empty"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, OverflowError):
         reason = (
             f"has more than {Image.MAX_IMAGE_PIXELS} pixels, the limit that guards against "
             "decompression bombs"
@@ -183,51 +205,163 @@ def list_images(path: str | os.PathLike) -> list[Path]:
     return [path]
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data; the pixels are fine, so show them as stored
-        return image
+@dataclasses.dataclass(frozen=True)
+class _Decoded:
+    """What a decoder found, before colours are converted and the image is turned.
 
-
-def _deep(image: Image.Image) -> bool:
-    """Whether an image, not yet loaded, has more than 8 bits per channel.
-
-    The mode does not tell, because colours are decoded to 8 bits; what the decoder is
-    asked for does: "RGB;16B" of PNG and TIFF, the maximum of PPM.
+    Attributes:
+      values: [H,W], [H,W,3] RGB or [H,W,4] CMYK, uint8 or uint16.
+      alpha: [H,W] of the same dtype, or None.
+      meant: as in `to_srgb`.
+      orientation: as in EXIF.
     """
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        return True
-    asked = image.tile[0][3] if image.tile else ()
-    asked = asked if isinstance(asked, tuple) else (asked,)
-    if image.format == "PPM":
-        return any(isinstance(a, int) and a > 255 for a in asked)
-    return image.format in ("PNG", "TIFF") and any(";16" in str(a) for a in asked)
+
+    values: np.ndarray
+    alpha: np.ndarray | None
+    meant: Mapping[str, bytes]
+    orientation: int = 1
+    deep: bool = False
+    notes: tuple[str, ...] = ()
+    text: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _picture(image: Image.Image, kind: str) -> Picture:
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        return Picture(_grey16(image, kind))
+def _by_tifffile(path: Path, page: int, bands: Sequence[int] | None) -> _Decoded:
+    found = read_tiff(path, max_pixels=Image.MAX_IMAGE_PIXELS, page=page, bands=bands)
+    values = found.values[..., 0] if found.values.shape[-1] == 1 else found.values
+    meant = {"iCCP": found.icc} if found.icc else {}
+    deep = values.dtype != np.uint8
+    return _Decoded(values, found.alpha, meant, found.orientation, deep, found.notes)
+
+
+def _by_pillow(file: BinaryIO, kind: str) -> _Decoded:
+    meant, text, notes, bits = {}, {}, [], 8
+    if kind == "PNG":
+        file, meant, text, notes = png_chunks.split(file, MAX_TEXT)
+        *_, bits, _ = png_chunks.header(file)
+    with Image.open(file, formats=[kind]) as image:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
+            raise OverflowError
+        if 0 in image.size:
+            raise LayoutError(f"has no pixels ({image.width}x{image.height})")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            notes.append(f"the first of its {frames} frames is taken")
+        if image.info.get("icc_profile"):
+            meant["iCCP"] = image.info["icc_profile"]
+        image.info |= text
+        wide = kind == "PPM" and image.mode == "RGB" and _maximum(image) > 255
+        if wide:
+            notes.append("16-bit colours of a PPM file are read at 8 bits")
+        values, alpha = _deep_png(image, file) if bits == 16 else _values(image)
+        turned = _orientation(image)
+    deep = values.dtype != np.uint8 or wide
+    short = {k: v for k, v in text.items() if len(v) <= MAX_TEXT}
+    return _Decoded(values, alpha, meant, turned, deep, tuple(notes), short)
+
+
+def _maximum(image: Image.Image) -> int:
+    arguments = image.tile[0].args if image.tile else ()
+    arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+    return max((a for a in arguments if isinstance(a, int)), default=0)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF data; the pixels are fine, so show them as stored
+        return 1
+
+
+def _values(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return (values, alpha) of an image that Pillow decodes at its full depth."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return np.array(image).astype(np.uint16), None
+    if image.mode == "CMYK":
+        return np.array(image), None
     grey = image.mode in ("1", "L", "LA", "La")
     alpha = None
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
     if grey:
-        return Picture(np.array(image.getchannel(0).convert("L")), alpha)
-    return Picture(np.array(image.convert("RGB")), alpha)
+        return np.array(image.getchannel(0).convert("L")), alpha
+    return np.array(image.convert("RGB")), alpha
 
 
-def _grey16(image: Image.Image, kind: str) -> np.ndarray:
-    # Pillow's own conversion of these modes clips at 255 (16-bit images turn white).
-    values = np.array(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise _Unusable("has samples that are not finite")
-    top = 1.0 if image.mode == "F" else 65535.0
-    known = image.mode.startswith("I;16") or kind in ("PNG", "PPM") or image.mode == "F"
-    if not known or values.min() < 0 or values.max() > top:
-        raise _Unusable(
-            f"has {image.mode} samples in {values.min():g}..{values.max():g}; only 8-bit, "
-            "16-bit and floats in 0..1 have a known range"
-        )
-    return np.rint(values * (65535 / top)).astype(np.uint16)
+def _deep_png(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return (values, alpha) of a 16-bit PNG, of which Pillow gives colours 8 bits only.
+
+    The file is decoded twice: asked for big-endian samples Pillow gives the high bytes,
+    asked for little-endian ones the low bytes.  Grey with alpha has four bytes a pixel, as
+    8-bit RGBA has.
+    """
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        values = np.array(image).astype(np.uint16)
+        alpha = None if clear is None else np.where(values == clear, 0, 65535)
+        return values, None if alpha is None else alpha.astype(np.uint16)
+    tile = image.tile[0]
+    wanted = (tile.args if isinstance(tile.args, str) else tile.args[0]).partition(";")[0]
+    halves = []
+    for raw in ("RGBA",) if wanted == "LA" else (f"{wanted};16B", f"{wanted};16L"):
+        file.seek(0)
+        with Image.open(file, formats=["PNG"]) as part:
+            args = raw if isinstance(tile.args, str) else (raw, *tile.args[1:])
+            part.tile = [tile._replace(args=args)]
+            halves.append(np.array(part).astype(np.uint16))
+    if wanted == "LA":
+        pairs = halves[0].reshape(*halves[0].shape[:2], 2, 2)
+        values = pairs[..., 0] * 256 + pairs[..., 1]
+        return values[..., 0], values[..., 1]
+    values = halves[0] * 256 + halves[1]
+    if wanted == "RGBA":
+        return values[..., :3], values[..., 3]
+    if clear is None:
+        return values, None
+    return values, np.where((values == clear).all(axis=-1), 0, 65535).astype(np.uint16)
+
+
+def _picture(found: _Decoded, kind: str, keep_profile: bool) -> Picture:
+    values, notes, name = found.values, list(found.notes), ""
+    cmyk = values.ndim == 3 and values.shape[2] == 4
+    if cmyk and values.dtype != np.uint8:
+        values = _eight(values)
+        notes.append("CMYK is read at 8 bits")
+    if cmyk or not keep_profile:
+        try:
+            values, name = to_srgb(values, found.meant)
+        except ProfileError as error:
+            notes.append(f"{error}; its colours are taken as sRGB")
+    if cmyk and values.shape[2] == 4:
+        values = cmyk_to_rgb(np.ascontiguousarray(values))
+    if values.ndim == 3 and all((values[..., 0] == values[..., i]).all() for i in (1, 2)):
+        values = values[..., 0]
+    alpha = found.alpha
+    if alpha is not None and alpha.dtype != values.dtype:
+        alpha = _eight(alpha)
+    return Picture(
+        upright(values, found.orientation),
+        None if alpha is None else upright(alpha, found.orientation),
+        kind,
+        found.deep,
+        found.text,
+        tuple(notes),
+        name,
+        found.meant if keep_profile and not cmyk else {},
+    )
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn [H,W,...] as the EXIF tag Orientation says; values out of 1..8 do nothing."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def _eight(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype == np.uint8 else np.rint(array / 257).astype(np.uint8)

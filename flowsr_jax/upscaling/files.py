@@ -104,6 +104,8 @@ def _run(
     sampler: Sampler, job: Job, seed: int, back_project: bool, weights: str, shown: Progress
 ) -> str:
     picture = read_image(job.source)
+    for note in picture.notes:
+        shown.say(f"{job.name}: {note}", True)
     rows, columns = picture.pixels.shape[:2]
     height, width = sampler.scale * rows, sampler.scale * columns
     is_grey = picture.grey and sampler.channels == 3

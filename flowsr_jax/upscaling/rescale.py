@@ -111,6 +111,8 @@ def _require_rescaling(params: Params) -> None:
 
 def _shrink(downscaler: Downscaler, job: Job, weights: str, shown: Progress) -> str:
     picture = read_image(job.source)
+    for note in picture.notes:
+        shown.say(f"{job.name}: {note}", True)
     height, width = picture.pixels.shape[:2]
     scale = downscaler.scale
     rows, columns = -(-height // scale), -(-width // scale)

@@ -6,6 +6,7 @@ All can be pickled into worker processes; they carry file names, not pixels.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ class FileSource:
         check: bool = True,
     ):
         self._cache = Cache(cache_mib * MIB)
+        self._notes: list[tuple[str, str]] = []
 
         # Threads hold one image each beside the cache; decoding runs outside Python's lock.
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -86,6 +88,9 @@ class FileSource:
         self.sizes = tuple(found[i] for i in good) if check else ()
         self.files, self._names = (tuple(seq[i] for i in good) for seq in (files, names))
         _report(self.skipped, len(files), where)
+        known = dict(zip(files, names, strict=True))
+        for file, note in sorted(self._notes)[:SHOWN]:
+            log.warning("%s: %s", known[file], note)
         if not good:
             first = f" (the first: {': '.join(self.skipped[0])})" if self.skipped else ""
             raise ConfigError(
@@ -113,13 +118,18 @@ class FileSource:
             return f"not an image file ({file.suffix or 'no suffix'})"
         if not check:
             return ()
+        say = functools.partial(self._note, file)
         try:
-            height, width = self.read(file).shape[:2]
+            found = self._cache.get(file, lambda: {"hr": read_rgb(file, say=say)})
+            height, width = found["hr"].shape[:2]
         except ImageError as error:
             return str(error).removeprefix(f"{file}: ")
         if min(height, width) < min_size:
             return f"too small: {width}x{height} pixels, at least {min_size}x{min_size} are needed"
         return height, width
+
+    def _note(self, file: Path, text: str) -> None:
+        self._notes.append((file, text))
 
 
 class FolderSource(FileSource):
