@@ -31,7 +31,7 @@ END_FACTORS = (0.5, 0.7, 1.0, 1.5)
 def candidates(
     steps: int, starts: Sequence[float] = STARTS, ends: Sequence[float] = ()
 ) -> list[ScheduleConfig]:
-    """Linear schedules of `steps` steps whose last signal level is near 0.
+    """Return linear schedules of `steps` steps whose last signal level is near 0.
 
     Args:
       starts: first betas.
@@ -54,7 +54,7 @@ def candidates(
 
 
 def patch_fid(images: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """Frechet distance of the pixels of small patches, at full and at half size.
+    """Return the Frechet distance of the pixels of small patches, at full and at half size.
 
     Needs no network: it compares sharpness, noise, and the colours of neighbouring pixels,
     and says nothing of content.  Not comparable with FID of Inception features.
@@ -93,7 +93,7 @@ def search_schedule(
     show: Callable[[int, Result], None] = lambda number, result: None,
     **options,
 ) -> list[Result]:
-    """Try schedules on held-out images; the best comes first.
+    """Return the schedules tried on held-out images; the best comes first.
 
     Every schedule draws from the same noise.  One program serves all of them.
 
@@ -134,12 +134,12 @@ def search_schedule(
 
 
 def with_schedule(params: Params, schedule: ScheduleConfig) -> Params:
-    """The model with `schedule`, all of its steps, as the default of its sampler."""
+    """Return the model with `schedule`, all of its steps, as the default of its sampler."""
     config = params.config
     sampler = dataclasses.replace(config.sampler, **_whole(schedule))
     return Params(params.tree, dataclasses.replace(config, sampler=sampler))
 
 
 def _whole(schedule: ScheduleConfig) -> dict[str, Any]:
-    """Options of a chain that walks every level of a schedule."""
+    """Return options of a chain that walks every level of a schedule."""
     return {"schedule": schedule, "steps": None, "spacing": "trailing"}

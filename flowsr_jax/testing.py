@@ -61,7 +61,7 @@ def check_bijector(
 
 
 def moved(params: Any, fixed: tuple[str, ...] = ("p", "sign_s")) -> Any:
-    """`params` with noise of deviation 0.1 on every float leaf, always the same.
+    """Return `params` with noise of deviation 0.1 on every float leaf, always the same.
 
     Args:
       params: nested dicts of arrays.
@@ -94,11 +94,11 @@ class Invariants:
         return jax.jit(self.bijector.forward), jax.jit(self.bijector.inverse)
 
     def forward(self, *args):
-        """The bijector's, under jit."""
+        """Return the bijector's forward, under jit."""
         return self._programs[0](*args)
 
     def inverse(self, *args):
-        """The bijector's, under jit."""
+        """Return the bijector's inverse, under jit."""
         return self._programs[1](*args)
 
     @functools.cached_property
@@ -106,7 +106,7 @@ class Invariants:
         return self.forward(self.params, self.x, self.cond)
 
     def round_trip(self):
-        """inverse(forward(x)) is x, the logdets cancel, and are float32 [B]."""
+        """Assert that inverse(forward(x)) is x, and that the logdets cancel and are float32 [B]."""
         y, logdet = self._output
         back, inverse_logdet = self.inverse(self.params, y, self.cond)
         np.testing.assert_allclose(back, self.x, atol=2e-5, err_msg="round trip")
@@ -117,14 +117,14 @@ class Invariants:
             assert found.shape == (2,) and found.dtype == jnp.float32, kind
 
     def jacobian(self):
-        """logdet is log|det| of the autodiff Jacobian, in both directions."""
+        """Assert that logdet is log|det| of the autodiff Jacobian, in both directions."""
         y, logdet = self._output
         logdets = {"forward": logdet, "inverse": self.inverse(self.params, y, self.cond)[1]}
 
         @jax.jit
         @jax.vmap
         def jacobians(x, y, cond):
-            """Those of one example, which is a batch of one."""
+            """Return the Jacobians of one example, taken as a batch of one."""
             one = jax.tree.map(lambda c: c[None], cond)
 
             def of(method, at):
@@ -147,7 +147,7 @@ class Invariants:
             np.testing.assert_allclose(logdets[direction], expected, atol=limit, err_msg=name)
 
     def jit_and_prepare(self):
-        """jit changes nothing, and neither does handing over what `prepare` gives."""
+        """Assert that jit changes nothing, nor does handing over what `prepare` gives."""
         b, params, x, cond = self.bijector, self.params, self.x, self.cond
 
         @jax.jit
@@ -164,7 +164,7 @@ class Invariants:
                 np.testing.assert_allclose(a, c, atol=1e-5, rtol=1e-5, err_msg=name)
 
     def gradients(self):
-        """Gradients by x and by the float parameters are finite."""
+        """Assert that gradients by x and by the float parameters are finite."""
         floats = jax.tree.map(lambda p: p.dtype == jnp.float32, self.params)
 
         def loss(trained, x):
@@ -178,7 +178,7 @@ class Invariants:
         assert finite, "gradients are not finite"
 
     def independence(self):
-        """An example alone gives what it gives in a batch."""
+        """Assert that an example alone gives what it gives in a batch."""
         y, logdet = self._output
         cond = jax.tree.map(lambda c: c[:1], self.cond)
         y1, logdet1 = self.forward(self.params, self.x[:1], cond)
@@ -187,7 +187,7 @@ class Invariants:
         np.testing.assert_allclose(flatten(y1)[0], flatten(y)[0], atol=1e-5, err_msg="batch of one")
 
     def data_init(self):
-        """init_from_data keeps the structure, and gives what forward gives with its result."""
+        """Assert that init_from_data keeps the structure and gives what forward gives with it."""
         init = jax.jit(self.bijector.init_from_data)
         new, y, logdet = init(self.params, self.x, self.cond)
         kept = jax.tree.structure(new) == jax.tree.structure(self.params)
@@ -197,14 +197,14 @@ class Invariants:
         np.testing.assert_allclose(logdet, logdet_again, atol=1e-3, err_msg="init_from_data")
 
     def announced_shape(self):
-        """output_shape is the shape of forward's output."""
+        """Assert that output_shape is the shape of forward's output."""
         found = [y.shape[1:] for y in jax.tree.leaves(self._output[0])]
         said = self.bijector.output_shape(self.x.shape[1:])
         said = [said] if isinstance(said[0], int) else list(said)
         assert found == [tuple(s) for s in said], f"output_shape is {said}, the output {found}"
 
     def rejects(self, bad_shape):
-        """forward of examples of `bad_shape` raises a ValueError that gives a number."""
+        """Assert that forward of examples of `bad_shape` raises a ValueError with a number."""
         try:
             self.bijector.forward(self.params, jnp.zeros((2, *bad_shape)), self.cond)
         except ValueError as error:
@@ -214,7 +214,7 @@ class Invariants:
 
 
 def flatten(tree):
-    """Concatenate a pytree of [B, ...] arrays to [B, D]."""
+    """Return a pytree of [B, ...] arrays as [B, D]."""
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], 1)
 
 

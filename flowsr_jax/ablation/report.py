@@ -49,13 +49,13 @@ class Result:
 
 
 def read_curve(workdir: Path) -> dict[int, float]:
-    """{step: bits/dim of the held-out images} of a run, where it is finite."""
+    """Return {step: bits/dim of the held-out images} of a run, where it is finite."""
     bits = {int(r["step"]): r.get("valid/bits_per_dim") for r in _rows(workdir)}
     return {step: float(b) for step, b in bits.items() if b and math.isfinite(float(b))}
 
 
 def read_result(name: str, configs: Sequence[Config], out: Path) -> Result:
-    """What the finished runs of a variant, one per seed, wrote into their folders in `out`."""
+    """Return what the finished runs of a variant, one per seed, wrote into folders of `out`."""
     curves, seconds = {}, []
     for config in configs:
         curves[config.seed] = read_curve(out / config.name)
@@ -97,7 +97,7 @@ def write_report(
 
 
 def table(study: Study, results: Sequence[Result], diverged: Sequence[str] = ()) -> str:
-    """The table and the ordering as found, in Markdown, best variant first."""
+    """Return the table and the ordering as found, in Markdown, best variant first."""
     steps = max(max(curve) for curve in results[0].curves.values())
     seeds = max(len(result.curves) for result in results)
     title = "bits/dim" if seeds == 1 else f"bits/dim, mean of {seeds} seeds | lowest to highest"

@@ -111,7 +111,7 @@ def _changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
 
 
 def _shared_run(values: Mapping[str, Any], common: Mapping[str, Any]) -> Config | None:
-    """The phases before the last one as a run of their own."""
+    """Return the config of the phases before the last one, as a run of their own."""
     values = _changed(values, common)
     phases = values["train"]["phases"] = values["train"]["phases"][:-1]
     return resolve({**values, "name": SHARED}) if phases else None
@@ -126,7 +126,7 @@ def _variant_run(
     shared: Config | None,
     folder: Path,
 ) -> Config:
-    """The last phase as a run that begins with what `shared` trained into `folder`."""
+    """Return the config of the last phase; it begins with what `shared` trained into `folder`."""
     values = _changed(values, overrides)
     phase = values["train"]["phases"][-1]
     phase["steps"] = steps

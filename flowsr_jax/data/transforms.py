@@ -62,7 +62,7 @@ def crop_lr(hr: np.ndarray, top: int, left: int, size: int, scale: int) -> np.nd
 
 
 def crop_float_lr(hr: np.ndarray, top: int, left: int, size: int, scale: int) -> np.ndarray:
-    """`crop_lr` in float32, in units of [0,1], neither rounded nor clipped."""
+    """Return `crop_lr` in float32, in units of [0,1], neither rounded nor clipped."""
     hr = whole_cells(hr, scale)
     # The kernel reaches two LR pixels on either side; only what it sees is converted.
     y, x = max(0, top - 2), max(0, left - 2)

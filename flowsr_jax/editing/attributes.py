@@ -40,13 +40,13 @@ class Directions:
     array: np.ndarray
 
     def of(self, wanted: Sequence[str] | None) -> Directions:
-        """Those of the wanted names; see `choose`."""
+        """Return those of the wanted names; see `choose`."""
         names = choose(self.names, wanted)
         return Directions(names, self.array[[self.names.index(name) for name in names]])
 
 
 def choose(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The wanted attributes; None is all.
+    """Return the wanted attributes; None is all.
 
     Raises:
       ValueError: one that is not there.

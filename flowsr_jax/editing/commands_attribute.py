@@ -143,7 +143,7 @@ def _move(params, out: Path, image: Path, pixels, code, found: Directions, steps
 
 
 def _labelled(known: Labels, source, folder: Path) -> dict[str, Path]:
-    """{image name: file} of the labelled images of a folder."""
+    """Return {image name: file} of the labelled images of a folder."""
     files = {file.relative_to(folder).as_posix(): file for file in list_images(folder)}
     lost = [name for name in known.values if name not in files]
     if lost:
@@ -161,11 +161,11 @@ def _labelled(known: Labels, source, folder: Path) -> dict[str, Path]:
 
 
 def _find(params, files: dict[str, Path], known: Labels, factor, size, label):
-    """(directions [A,D], number of images that failed)."""
+    """Return (directions [A,D], number of images that failed)."""
     failed = 0
 
     def read():
-        """(name, pixels) of the images that can be read and have the size of the first."""
+        """Yield (name, pixels) of the images that can be read and have the size of the first."""
         nonlocal failed
         first = None
         for name, file in files.items():

@@ -29,7 +29,7 @@ def interpolate_file(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Summary:
-    """Images between two: of the files `pair`, or between two draws of the LR file.
+    """Draw images between two: the files `pair`, or two draws of the LR file.
 
     Writes NAME_interpolate_0.png, ... from the first to the second.  Of two HR files and
     no LR, each has its own LR, and the LRs are interpolated too.  `size` and `label` are

@@ -156,7 +156,7 @@ def _check_draws(draws: int, seed: int) -> None:
 
 
 def _measure(every: Sequence[Params], images, size: int, seed: int, options: Mapping):
-    """(mean bits/dim of each model, number of squares, number of images that failed)."""
+    """Return (mean bits/dim of each model, number of squares, number of failed images)."""
     named: dict[str, Callable[[], np.ndarray]]
     if str(images) == "embedded":
         source = EmbeddedSource("valid")
@@ -185,7 +185,7 @@ def _measure(every: Sequence[Params], images, size: int, seed: int, options: Map
 
 
 def _bits(params: Params, squares: Sequence[np.ndarray], key, options: Mapping) -> float:
-    """Sum of the bits/dim of squares, uint8 [size,size,C] each."""
+    """Return the sum of the bits/dim of squares, uint8 [size,size,C] each."""
     total = 0.0
     for start in range(0, len(squares), BATCH):
         noise = jax.random.fold_in(key, start)
@@ -198,7 +198,7 @@ def _bits(params: Params, squares: Sequence[np.ndarray], key, options: Mapping) 
 
 
 def _squares(image: np.ndarray, size: int) -> list[np.ndarray]:
-    """All whole squares of an image, from the top left."""
+    """Return all whole squares of an image, from the top left."""
     h, w = image.shape[:2]
     return [
         image[y : y + size, x : x + size]

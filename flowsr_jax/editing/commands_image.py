@@ -61,7 +61,7 @@ def normalize_file(
 
 
 def style_file(params: Params, out, *, hr, lr, overwrite: bool = False) -> Summary:
-    """The texture of the HR file on the LR file, which has the size of the HR's own LR."""
+    """Put the texture of the HR file on the LR file, which has the size of the HR's own LR."""
     conditional.check_model(params)
 
     def work(key, warn):
@@ -117,7 +117,7 @@ def normalized(
     mode: str,
     caption: str = "before",
 ) -> Result:
-    """What `normalize_file` and `content_file` do; `where` is the mask [H,W]."""
+    """Do what `normalize_file` and `content_file` share; `where` is the mask [H,W]."""
     large, small = as_batch(pair.hr), as_batch(pair.lr)
     region = None if where is None else padded_mask(where, pair.hr.shape[:2])
     image = conditional.normalize(params, large, small, key, temperature, mode, region)

@@ -36,7 +36,7 @@ def check_model(params: Params) -> None:
 
 
 def draw_latents(params: Params, lr, key, temperature=None) -> list[jax.Array]:
-    """Latents of a random image: `temperature` times standard-normal draws.
+    """Return latents of a random image: `temperature` times standard-normal draws.
 
     Args:
       params: parameters of a conditional flow.
@@ -58,13 +58,13 @@ def draw_latents(params: Params, lr, key, temperature=None) -> list[jax.Array]:
 
 
 def temperature_of(params: Params, temperature):
-    """The temperature as a float32 scalar; None is the model's default."""
+    """Return the temperature as a float32 scalar; None is the model's default."""
     check_temperature(temperature)
     return jnp.float32(params.config.temperature if temperature is None else temperature)
 
 
 def own_lr(params: Params, hr):
-    """The MATLAB-bicubic LR [B,h,w,3] of HR images [B,s*h,s*w,3]; not clipped."""
+    """Return the MATLAB-bicubic LR [B,h,w,3] of HR images [B,s*h,s*w,3]; not clipped."""
     return imresize(jnp.asarray(hr, jnp.float32), 1 / params.config.scale)
 
 
@@ -94,7 +94,7 @@ def resample(params: Params, lr, latents: Sequence[jax.Array], mask, key, temper
 
 
 def normalize(params: Params, hr, lr, key, temperature=None, mode: str = "global", mask=None):
-    """An image with its latents normalised; see `normalize_latents`.
+    """Return an image with its latents normalised; see `normalize_latents`.
 
     Args:
       params: parameters of a conditional flow.
@@ -126,7 +126,7 @@ def content_transfer(params: Params, edited_hr, lr, mask, key, temperature=None)
 
 
 def transfer(params: Params, hr_source, lr_source, lr_target):
-    """The texture of one image on another: its latents, decoded with the other's LR.
+    """Return the texture of one image on another: its latents, decoded with the other's LR.
 
     Args:
       params: parameters of a conditional flow.
@@ -170,7 +170,7 @@ def restore(params: Params, degraded_hr, key, temperature=None):
 def interpolate_images(
     params: Params, hr_a, hr_b, weights, lr=None, *, keep_variance: bool = False
 ) -> jax.Array:
-    """Images on the way from one to another, through their latents.
+    """Return images on the way from one to another, through their latents.
 
     Args:
       params: parameters of a conditional flow.

@@ -114,18 +114,18 @@ def _attempt(name: str, files: Mapping[str, Path], work, key, shown: Progress) -
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:
-    """Column of |a - b|: mean over the channels, black 0 to pale yellow 25 grey levels."""
+    """Return the column of |a - b|: mean over the channels, black 0 to pale yellow 25 levels."""
     size = np.abs(a.astype(np.float32) - b).mean(axis=-1)
     return f"difference, 0 to {HEAT_TOP:g}", heat_map(size, HEAT_TOP)
 
 
 def mask_column(mask: np.ndarray) -> tuple[str, np.ndarray]:
-    """Column of a mask [H,W]."""
+    """Return the column of a mask [H,W]."""
     return "mask", np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
 
 
 def _window(result: Result) -> tuple[slice, slice]:
-    """The part that the sheet shows: around the focus, or the centre."""
+    """Return the part that the sheet shows: around the focus, or the centre."""
     size = result.columns[0][1].shape[:2]
     focus = np.ones(size, bool) if result.focus is None else result.focus
     window = []

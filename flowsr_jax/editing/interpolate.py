@@ -15,7 +15,7 @@ def interpolate(
     *,
     keep_variance: bool = False,
 ) -> list[jax.Array]:
-    """Latents on the line from one list to another: (1 - w) a + w b.
+    """Return latents on the line from one list to another: (1 - w) a + w b.
 
     Args:
       latents_a, latents_b: float latents of the same shapes, of any model.

@@ -29,7 +29,7 @@ def check_mask(mask, size: tuple[int, int], batch: int | None = None) -> None:
 
 
 def latent_masks(mask, shapes: Sequence[Sequence[int]]) -> list[jax.Array]:
-    """The latent positions that an HR mask touches.
+    """Return the latent positions that an HR mask touches.
 
     A position of a latent of size H_l x W_l covers H/H_l x W/W_l HR pixels, and is
     touched if any of them is.

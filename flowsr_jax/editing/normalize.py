@@ -72,7 +72,7 @@ def normalize_to(
     mode: str = "global",
     mask: Sequence[jax.Array] | None = None,
 ) -> list[jax.Array]:
-    """`normalize_latents` with given means and variances.
+    """Return what `normalize_latents` gives with given means and variances.
 
     Args:
       latents, mode, mask: as `normalize_latents`.
@@ -116,7 +116,7 @@ def _checked(latents, mode, mask):
 
 
 def _statistics(latents, mode, mask):
-    """(count, mean, unbiased variance) of the collections, one triple per latent; "global": one."""
+    """Return (count, mean, unbiased variance) of the collections, per latent; "global": one."""
     weights = [jnp.ones((), bool)] * len(latents) if mask is None else mask
     weights = [jnp.broadcast_to(w, z.shape) for w, z in zip(weights, latents, strict=True)]
 
@@ -136,7 +136,7 @@ def _statistics(latents, mode, mask):
 
 
 def _spread(values, latents):
-    """One array per latent, also of what "global" has once."""
+    """Return one array per latent, also of what "global" has once."""
     return list(values) * len(latents) if len(values) < len(latents) else list(values)
 
 

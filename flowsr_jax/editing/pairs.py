@@ -100,7 +100,7 @@ def read_mask(path, size: tuple[int, int]) -> np.ndarray:
 
 
 def mirrored(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Continue [H,W,3] at the bottom and right by its mirror image, edge repeated, to `size`.
+    """Return [H,W,3] continued at the bottom and right to `size`: mirrored, edge repeated.
 
     An HR image and its LR, continued so, still belong together.
     """
@@ -109,17 +109,17 @@ def mirrored(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def padded_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Continue a mask [H,W] by False to `size`."""
+    """Return a mask [H,W] continued by False to `size`."""
     return np.pad(mask, [(0, n - m) for n, m in zip(size, mask.shape, strict=True)])
 
 
 def as_batch(image: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,C] as float32 [1,H,W,C] in [0,1]."""
+    """Return uint8 [H,W,C] as float32 [1,H,W,C] in [0,1]."""
     return image[None].astype(np.float32) / np.float32(255)
 
 
 def as_image(batch: jax.Array, size: tuple[int, int]) -> np.ndarray:
-    """Decoded images [1,H',W',C], cut to (H, W), as uint8 [H,W,3]; C is 3, or 1 (grey).
+    """Return decoded images [1,H',W',C], cut to (H, W), as uint8 [H,W,3]; C is 3, or 1 (grey).
 
     Raises:
       SampleError: values that are not finite.
@@ -132,13 +132,13 @@ def as_image(batch: jax.Array, size: tuple[int, int]) -> np.ndarray:
 
 
 def lr_column(params: Params, pair: Pair) -> tuple[str, np.ndarray]:
-    """Column of a sheet: the LR at HR size, each pixel a square."""
+    """Return the column of the LR at HR size, each pixel a square."""
     scale, (h, w) = params.config.scale, pair.size
     return "LR", pair.lr.repeat(scale, axis=0).repeat(scale, axis=1)[:h, :w]
 
 
 def consistency(params: Params, image: np.ndarray, pair: Pair) -> list[str]:
-    """The note on how well the LR of a result is the LR that it was decoded with."""
+    """Return the note on how well the LR of a result is the LR that it was decoded with."""
     s = params.config.scale
     h, w = (n // s for n in pair.size)
     if not h or not w:

@@ -24,7 +24,7 @@ TEMPERATURES = (0.0, 0.25, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def check_unconditional(params: Params) -> Family:
-    """The model's family, if it has exact latents and needs no LR.
+    """Return the model's family, if it has exact latents and needs no LR.
 
     Raises:
       ValueError: another family; those that do are listed.
@@ -43,12 +43,12 @@ def check_unconditional(params: Params) -> Family:
 
 
 def flatten(latents: Sequence[jax.Array]) -> jax.Array:
-    """Latents [B,...], finest level first, as codes [B,D]."""
+    """Return latents [B,...], finest level first, as codes [B,D]."""
     return jnp.concatenate([jnp.reshape(z, (len(z), -1)) for z in latents], axis=1)
 
 
 def unflatten(params: Params, codes, shape: Sequence[int] | None = None) -> list[jax.Array]:
-    """The inverse of `flatten`: the latents that `flowsr_jax.decode` takes.
+    """Return the latents of codes, the inverse of `flatten`, as `flowsr_jax.decode` takes them.
 
     Args:
       params: model parameters.
@@ -70,7 +70,7 @@ def unflatten(params: Params, codes, shape: Sequence[int] | None = None) -> list
 
 
 def to_codes(params: Params, images, *, label=None) -> jax.Array:
-    """Codes [B,D] of images [B,H,W,C] in [0,1].  No noise is added, so they decode exactly.
+    """Return codes [B,D] of images [B,H,W,C] in [0,1].  No noise is added: they decode exactly.
 
     Args:
       label: class of the images, of a class-conditional model.
@@ -83,7 +83,7 @@ def to_codes(params: Params, images, *, label=None) -> jax.Array:
 
 
 def from_codes(params: Params, codes, shape=None, *, label=None) -> jax.Array:
-    """Images [B,H,W,C] of codes [B,D], not clipped; `shape` as in `unflatten`."""
+    """Return images [B,H,W,C] of codes [B,D], not clipped; `shape` as in `unflatten`."""
     return api.decode(params, unflatten(params, codes, shape), **_given(label))
 
 
@@ -96,7 +96,7 @@ def temperature_sweep(
     shape: Sequence[int] | None = None,
     label=None,
 ) -> jax.Array:
-    """The same draws at several temperatures.
+    """Return the same draws at several temperatures.
 
     Args:
       params: model parameters.
@@ -117,7 +117,7 @@ def temperature_sweep(
 
 
 def interpolate_images(params: Params, first, second, points: int = 5, *, label=None) -> jax.Array:
-    """Images on the straight line between the codes of two images.
+    """Return images on the straight line between the codes of two images.
 
     Args:
       params: model parameters.
@@ -144,7 +144,7 @@ def interpolate_images(params: Params, first, second, points: int = 5, *, label=
 
 
 def attribute_directions(batches: Iterable[tuple], factor: float = 1.6) -> np.ndarray:
-    """Directions of attributes: mean code of images that have one, minus those that lack it.
+    """Return the mean code of images with an attribute minus that of images without it.
 
     Sums are kept, not codes, so the number of images is no matter of memory.
 
@@ -186,7 +186,7 @@ def attribute_directions(batches: Iterable[tuple], factor: float = 1.6) -> np.nd
 
 
 def manipulate(codes, directions, amounts) -> jax.Array:
-    """Codes moved along directions: z + sum over i of amount_i direction_i.
+    """Return codes moved along directions: z + sum over i of amount_i direction_i.
 
     Args:
       codes: [B,D].
@@ -200,13 +200,13 @@ def manipulate(codes, directions, amounts) -> jax.Array:
 
 
 def attribute_line(code, direction, points: int = 5, reach: float = 1.0) -> jax.Array:
-    """Codes [points,D] from code - reach * direction to code + reach * direction, [D] each."""
+    """Return [points,D] from code - reach * direction to code + reach * direction, [D] each."""
     check_points(points)
     return manipulate(code, direction[None], jnp.linspace(-reach, reach, points)[:, None])
 
 
 def projection(codes, directions) -> jax.Array:
-    """How much of each attribute codes have: z . d / |d|^2, [B,D] and [A,D] to [B,A].
+    """Return how much of each attribute codes have: z . d / |d|^2, [B,D] and [A,D] to [B,A].
 
     Moving a code by a direction adds 1 to its score.
     """

@@ -36,7 +36,7 @@ def check_model(params: Params) -> None:
 
 
 def image_shape(params: Params, size: int | None) -> tuple[int, int, int]:
-    """[H,W,C] of square images of this size; None is what the model draws."""
+    """Return [H,W,C] of square images of this size; None is what the model draws."""
     shape = params.config.image_shape
     return shape if size is None else (size, size, shape[-1])
 
@@ -62,19 +62,19 @@ def read_pixels(params: Params, path: str | os.PathLike, size: int | None = None
 
 
 def in_channels(params: Params, rgb: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,3] in the channels of the model."""
+    """Return uint8 [H,W,3] in the channels of the model."""
     if params.config.image_shape[-1] == 1:
         return np.rint(rgb @ np.array(LUMINANCE))[..., None].astype(np.uint8)
     return rgb
 
 
 def to_floats(pixels: np.ndarray) -> np.ndarray:
-    """uint8 to float32 in [0,1]."""
+    """Return uint8 as float32 in [0,1]."""
     return pixels.astype(np.float32) / np.float32(255)
 
 
 def to_pixels(params: Params, images, *, draws: bool = False) -> np.ndarray:
-    """Images [B,H,W,C] as uint8 [B,H,W,3] at the model's n_bits.
+    """Return images [B,H,W,C] as uint8 [B,H,W,3] at the model's n_bits.
 
     Args:
       draws: of `flowsr_jax.sample`, which warns of values that are not finite: they are
@@ -94,13 +94,13 @@ def to_pixels(params: Params, images, *, draws: bool = False) -> np.ndarray:
 
 
 def in_batches(function: Callable, pixels: Sequence[np.ndarray]) -> np.ndarray:
-    """function of float images [BATCH,H,W,C], for at most BATCH images; compiles once."""
+    """Return a function of float images [BATCH,H,W,C] for at most BATCH images; compiles once."""
     batch = np.stack([pixels[i % len(pixels)] for i in range(BATCH)])
     return np.asarray(function(to_floats(batch)))[: len(pixels)]
 
 
 def exists(paths: Sequence[Path], overwrite: bool) -> bool:
-    """Whether the outputs are there and shall stay; says so."""
+    """Return whether the outputs are there and shall stay, and say so."""
     if overwrite or not all(path.exists() for path in paths):
         return False
     print(f"{paths[0]}: skipped: it exists (--overwrite makes it again)", flush=True)
@@ -108,7 +108,7 @@ def exists(paths: Sequence[Path], overwrite: bool) -> bool:
 
 
 def draw_sheet(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]) -> None:
-    """`write_sheet`, with small pictures enlarged: pixels become squares."""
+    """Write a sheet (`write_sheet`) with small pictures enlarged: pixels become squares."""
 
     def large(picture):
         factor = -(-SHOWN // max(picture.shape[:2]))

@@ -222,7 +222,7 @@ def _sample(job: Job, method: Method, lr: np.ndarray, key, say) -> list[np.ndarr
 
 
 def _columns(methods: Sequence[Method], images: Mapping[str, list]) -> dict[str, list]:
-    """Choose what the sheet shows: bicubic, a few of the others, the first draws of each."""
+    """Return what the sheet shows: bicubic, a few of the others, the first draws of each."""
     others = np.arange(1, len(methods))
     if len(others) > SHEET_COLUMNS:  # evenly, with the first and the last
         others = others[np.linspace(0, len(others) - 1, SHEET_COLUMNS).round().astype(int)]

@@ -44,7 +44,7 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> None:
 
 
 def _machine() -> str:
-    """Name of the processor's kind: programs for one may not run on another."""
+    """Return a name of the processor's kind: programs for one may not run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

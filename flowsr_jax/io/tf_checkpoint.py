@@ -21,7 +21,7 @@ DATA = r"data-\d{5}-of-\d{5}"
 
 
 def checkpoint_prefix(path: str | os.PathLike) -> str | None:
-    """The prefix of the checkpoint that a path means: it, or one of its files; else None."""
+    """Return the prefix of the checkpoint that a path means, or None."""
     path = os.fspath(path)
     if os.path.isfile(path):
         found = re.fullmatch(rf"(.+)\.(index|meta|{DATA})", path, re.DOTALL)
@@ -30,7 +30,7 @@ def checkpoint_prefix(path: str | os.PathLike) -> str | None:
 
 
 def checkpoint_files(prefix: str) -> list[Path]:
-    """The files that hold the variables: PREFIX.index, then PREFIX.data-*."""
+    """Return the files that hold the variables: PREFIX.index, then PREFIX.data-*."""
     index = Path(f"{prefix}.index")
     data = re.compile(rf"{re.escape(Path(prefix).name)}\.{DATA}")
     return [index, *sorted(file for file in index.parent.iterdir() if data.fullmatch(file.name))]

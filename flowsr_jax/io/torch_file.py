@@ -164,7 +164,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 
 
 def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """An entry's bytes, no more of them than it claims."""
+    """Return an entry's bytes, no more of them than it claims."""
     with archive.open(info) as file:
         return file.read(info.file_size)  # without a size all is inflated, then cut off
 

@@ -56,6 +56,6 @@ def _files(path: str | os.PathLike) -> list:
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """Checksum of a file, hexadecimal."""
+    """Return the checksum of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -95,7 +95,7 @@ def _write_zip(state: Mapping[str, np.ndarray], file) -> None:
 
 
 def _program(state: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle, protocol 2, of an OrderedDict of tensors; tensor i is entry data/i."""
+    """Return the pickle, protocol 2, of an OrderedDict of tensors; tensor i is entry data/i."""
     named: dict[str, bytes] = {}
 
     def name(module: str, attribute: str) -> bytes:

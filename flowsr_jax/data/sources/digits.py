@@ -77,7 +77,7 @@ class GreySource:
 
 @functools.cache
 def _digits(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 [n,8,8], labels [n]); read without importing scikit-learn, which takes seconds."""
+    """Return (uint8 [n,8,8], labels [n]), read without importing scikit-learn (seconds)."""
     table = np.loadtxt(path, delimiter=",", dtype=np.int64)
     levels = np.rint(table[:, :-1] * (255 / LEVELS)).astype(np.uint8)
     return levels.reshape(-1, SIDE, SIDE), table[:, -1]
