@@ -52,7 +52,7 @@ def sample_cascade(
         if images is None:
             given["num_samples"] = num_samples
         elif stage:
-            # What the models were trained on.
+            # The models were trained on LR images of 8 bits.
             images = jnp.round(255 * jnp.clip(images, 0, 1)) / 255
         images = api.sample(params, images, jax.random.fold_in(key, stage), **given)
         show(stage, images)

@@ -109,7 +109,7 @@ def _inner(jaxpr: Any, values: list, platform: str) -> Count:
 
 
 def _jaxprs(params: dict[str, Any]) -> list[Any]:
-    # Of a custom gradient that nobody asked for only the function itself runs.
+    # A call with a custom gradient runs only the function itself, unless a gradient is taken.
     for only in ("call_jaxpr", "jaxpr"):
         if isinstance(params.get(only), (Jaxpr, ClosedJaxpr)):
             return [params[only]]
@@ -119,7 +119,8 @@ def _jaxprs(params: dict[str, Any]) -> list[Any]:
 def _convolution(eqn: Any) -> float:
     out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
     taps = [kernel.shape[i] for i in eqn.params["dimension_numbers"].rhs_spec[1:]]
-    # Of a dilated input (a strided convolution's gradient) only every d-th value is none.
+    # A dilated input (the gradient of a strided convolution) has a value at every d-th place
+    # alone; the zeros between them are not counted.
     return 2.0 * math.prod(out.shape) * math.prod(taps) / math.prod(eqn.params["lhs_dilation"])
 
 

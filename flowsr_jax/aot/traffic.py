@@ -11,7 +11,7 @@ import re
 from flowsr_jax.aot.collectives import KINDS
 from flowsr_jax.aot.hlo import Array, Computation, Instruction, Module
 
-# Neither reads nor writes, or is counted where its parts run.
+# Operations that neither read nor write, or whose parts are counted where they run.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
     "call", "after-all", "partition-id", "opt-barrier", "async-start", "async-update", "iota",

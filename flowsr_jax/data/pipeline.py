@@ -169,8 +169,8 @@ def make_loader(
         .shuffle()
         .repeat(None)
         .random_map(functools.partial(training_patches, config=config))
-        # Shares are dealt out in whole batches: all processes' side by side, in their order,
-        # are the batch of one process, row for row, to which the rows of a random draw belong.
+        # Each process takes whole batches in turn.  The processes' batches side by side are then,
+        # row for row, the batch of a single process, and so are the random draws of the rows.
         .batch(batch_size // crops, drop_remainder=True, batch_fn=_concatenate)[index::count]
     )
     record = {"seed": seed, "global_batch": batch_size * count, "images": len(source)}

@@ -145,7 +145,7 @@ def _normalized(latents, mu_hat, var_hat, mode, mask):
     per_latent = [_spread(x, latents) for x in (means, variances, mu_hat, var_hat)]
     out = []
     for i, (z, mean, var, mu, target) in enumerate(zip(latents, *per_latent, strict=True)):
-        # Of equal values rounding leaves a variance, far below any real one.
+        # Rounding gives equal values a variance above 0, far below that of any real collection.
         known = var > jnp.square(1e-5 * mean)
         gain = jnp.where(known, jnp.sqrt(target / jnp.where(known, var, 1.0)), 1.0)
         new = gain * (z - mean) + mu

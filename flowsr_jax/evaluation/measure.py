@@ -41,7 +41,7 @@ COLUMNS = {
     "psnr_mean_image": ("PSNR of mean", 2),
     "spread_skill": ("spread/skill", 3),
 }
-# Squared grey levels behind spread_skill: columns of the file, not of the table.
+# Squared grey levels from which spread_skill is made: columns of the CSV, not of the table.
 SQUARES = ("spread_square", "skill_square")
 
 

@@ -217,7 +217,7 @@ def _separable(blocks, matrix):
         # would depend on their number.
         out = matrix @ blocks.reshape(-1, 8, 8) @ matrix.T
         return out.reshape(blocks.shape)
-    # Accelerators want it large.
+    # One large product is fastest on accelerators.
     return xp.matmul(blocks, np.kron(matrix, matrix).T, precision="highest")
 
 

@@ -20,7 +20,8 @@ from flowsr_jax.math.jpeg import (
     to_blocks,
 )
 
-# Means of whole levels over whole steps are often exactly half-way; float32 must not decide.
+# A coefficient divided by its step is often exactly half-way between two whole numbers.
+# This distance from the tie decides then, not the rounding errors of float32.
 TIE = 1e-4
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from flowsr_jax.config import choice
 
-# How many half-way values round, by border rule: each pair is one generation of tools.
+# How half-way values round, by border rule: tools differ in both at once (see `imresize`).
 TIES = {"symmetric": "even", "replicate": "up"}
 # Elements of the largest constant matrix put into a JAX program; beyond it, gathers.
 MAX_MATRIX = 1 << 24

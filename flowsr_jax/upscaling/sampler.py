@@ -101,7 +101,7 @@ def _check_options(params: Params, options: Mapping[str, Any], channels: int) ->
         raise ValueError(f"family {family.name!r} has no {' and no '.join(unknown)} to choose")
     side = square_side(family.multiple(params.config))
     lr = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    # All that is wrong with them comes up while tracing.
+    # Tracing alone raises the errors of wrong options.
     draw = functools.partial(family.sample, num_samples=1, temperature=None, **options)
     jax.eval_shape(draw, params, lr, jax.eval_shape(threefry))
 
@@ -116,7 +116,8 @@ def _compile(tree, avals, shape, group, temperature_is, options, channels):
     def draw(params, lr, key, samples, place, temperature):
         how = {"temperature": temperature, "num_samples": group, **options}
         if family.noise_shapes is None:
-            # Deterministic by the protocol; a key for those that draw from it all the same.
+            # A family without noise shapes is deterministic; one that draws from the key all the
+            # same gets a key of the sample and the place.
             for part in (samples[0], *(place // step)):
                 key = jax.random.fold_in(key, part)
             return api.sample(params, lr, key, **how)

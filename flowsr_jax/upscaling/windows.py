@@ -145,7 +145,8 @@ class Windows(abc.ABC):
 
     def _host_rows(self, width) -> int:
         """Rows of windows so high that a strip of them fits in the computer's memory."""
-        # Float32 pixels: drawn, joined and rounded; and one sample in back-projection.
+        # Bytes of float32 pixels: three copies per sample (drawn, joined, rounded), and what
+        # the back-projection of one sample needs.
         row = 12 * (3 * self.num_samples + 8) * self.scale**2 * width
         rows = floor_length(self._strip / row, self.step)
         return max(rows, round_up(2 * OVERLAP, self.step))

@@ -191,7 +191,7 @@ def _report(skipped: Sequence[tuple[str, str]], total: int, where: str) -> None:
         log.warning("skipped %d of %d files in %s%s", len(skipped), total, where, more)
 
 
-# They build on the above.
+# Imported last, because these modules import the classes above.
 from flowsr_jax.data.sources.embedded import EmbeddedSource  # noqa: E402
 from flowsr_jax.data.sources.make import make_source  # noqa: E402
 
