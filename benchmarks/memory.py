@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--steps 4,8,16,32] [--size 48] [--hidden 32] [--blocks 2]
     python benchmarks/memory.py --size 160 --hidden 64 --blocks 23     # the published network
-    python benchmarks/memory.py --topology v5e:1x1    # for a TPU that is not there: libtpu
+    python benchmarks/memory.py --topology v5e:1x1    # as compiled for a TPU (needs libtpu)
 
 Temporaries (`memory_analysis`) of loss and gradients of one HR patch, everything trained,
 three levels of K steps; the encoder is rematerialised where the flow does not store.

@@ -5,13 +5,15 @@
     python benchmarks/srflow.py --full --forms "all,all reversible" --work "step,frozen step"
     python benchmarks/srflow.py --model runs/quickstart --work "one sample,ten samples"
 
-Forms (`Compute`): "plain" transcribes the network, convolving [latent, conditioning] in every
-step, unrolled, ten samples as ten images; "hoist" adds the conditioning's share computed
-once, as one wide convolution, shared by all samples; "hoist, gemm" the CPU's kernel
-gradients and the scan; "all" evaluates enlarged features at their small size too, and is the
-default of the library.  Batch 1, float32.  ratio is to "plain" (or the first form); aim and
-official are units u of ../shared/spec/performance.md.  A training step is loss, gradients and
-a plain gradient step; frozen: of the flow alone.
+Forms (`Compute`):
+  "plain" transcribes the network: it convolves [latent, conditioning] in every step, unrolled,
+    and draws ten samples as ten images;
+  "hoist" computes the conditioning's share once, as one wide convolution, for all samples;
+  "hoist, gemm" adds the CPU's kernel gradients and the scan;
+  "all" also evaluates enlarged features at their small size; it is the library's default.
+Batch 1, float32.  ratio is to "plain" (or the first form).  aim and official are those of
+docs/performance.md, in its unit u.  A training step is loss, gradients and a plain gradient
+step; "frozen" trains the flow alone.
 """
 
 from __future__ import annotations

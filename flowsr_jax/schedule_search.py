@@ -2,7 +2,7 @@
 
 The SR3 paper searches its 100-step schedules by FID on held-out images (PSNR did not follow
 quality), over the schedule's numbers as WaveGrad does; the values found are not printed.
-Source: ../shared/spec/sr3.md section 6.2.
+Source: docs/papers/sr3.md section 3.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Table:
 
 
 def full_size_weights(key_list: str) -> dict[str, np.ndarray]:
-    """Weights of a full-size official model by the recipe of srflow.md section 11.1."""
+    """Return the seeded weights with which the full-size golden arrays were made."""
 
     def normal(text, size):
         seed = zlib.crc32(text.encode("utf-8"))

@@ -309,7 +309,7 @@ def test_compression_agrees(shared):
 
 
 def vgg_weights(shared):
-    """VGG19 by the recipe of irn.md section 7."""
+    """Return VGG19 with the seeded weights of the golden arrays."""
     rng, weights = np.random.RandomState(303), {}
     for line in (shared / "spec/keys/irn_plus_vgg19_features.txt").read_text().splitlines():
         if line.startswith("#") or line.split()[0] in ("mean", "std"):

@@ -2,7 +2,7 @@
 
 x = sqrt(gamma) x0 + sqrt(1 - gamma) eps.  A network may predict "eps", "x0" or
 v = sqrt(gamma) eps - sqrt(1 - gamma) x0.  `level` = sqrt(gamma); both are scalars or [B].
-Source: ../shared/spec/sr3.md sections 6.1, 6.6 and 6.7; Ho et al. (2020), Salimans & Ho
+Source: docs/papers/sr3.md sections 5 and 6; Ho et al. (2020), Salimans & Ho
 (2022) for v, Hang et al. (2023) for min-SNR, Saharia et al. (2022, Imagen) for dynamic
 thresholding.
 """

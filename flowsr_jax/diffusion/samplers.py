@@ -3,7 +3,7 @@
 Every sampler here is linear in the state, the predicted clean image, the predicted noise,
 the last step's clean image and fresh noise; it is a table of their factors, computed in
 float64.  One compiled loop thus serves all samplers, schedules and numbers of steps.
-Source: ../shared/spec/sr3.md sections 6.1 to 6.6; Ho et al. (2020), Song et al. (2021,
+Source: docs/papers/sr3.md section 5; Ho et al. (2020), Song et al. (2021,
 DDIM; 2021, score SDE), Lu et al. (2022, DPM-Solver++ and its SDE form), Song & Ermon (2019,
 Algorithm 1).
 """

@@ -2,7 +2,7 @@
 
 Notation: gamma_t = prod_{i<=t} (1 - beta_i), the share of signal variance; gamma_0 = 1 is
 the clean image.  Everything is computed in float64 on the host.
-Source: ../shared/spec/sr3.md sections 3 and 6.2; Ho et al. (2020), Saharia et al. (2021).
+Source: docs/papers/sr3.md section 3; Ho et al. (2020), Saharia et al. (2021).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ functions that work under jit; images are float in [0,1], results are not clippe
 noise is added when encoding.  Errors are those of `flowsr_jax.encode` and `decode`, and
 of the masks.
 
-Source: the SRFlow paper (Lugmayr et al. 2020), applications; ../shared/spec/srflow.md, 9.
+Source: Lugmayr et al. (ECCV 2020), applications; docs/papers/srflow.md section 9.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A *code* is an image's latents in one vector [D]: finest level first, each in C 
 the priors (so Glow's codes are standard normal).  Glow's demo has the same order, so its
 released directions (z_manipulate.npy) fit.  D is the number of values of the image.
 
-Kingma and Dhariwal (2018) sections 6 and 7; ../shared/spec/glow.md section 7.
+Kingma and Dhariwal (2018) sections 6 and 7; docs/papers/glow.md section 5.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from flowsr_jax.io.torch_pickle import WeightsFileError
 
 AVERAGE = "/ExponentialMovingAverage"
-# What OpenAI's optimisers keep beside the weights; ../shared/spec/glow.md section 9.
+# What OpenAI's optimisers keep beside the weights; docs/papers/glow.md section 5.
 SLOT = re.compile(r"Variable(_\d+)?")
 DATA = r"data-\d{5}-of-\d{5}"
 

@@ -19,7 +19,7 @@ from flowsr_jax.train.config import GroupConfig, steps_of
 def learning_rate(group: GroupConfig, steps: int) -> Callable[[jax.Array], jax.Array]:
     """Return the rate of a group as a function of the step.
 
-    Closed forms of srflow.md section 12, with s the schedule's start and T its period:
+    Closed forms of docs/papers/srflow.md section 7, with s the schedule's start and T its period:
       halve_at:        lr * factor ** (number of milestones <= n)
       cosine[_restart]: final + (lr - final) * cos(pi/2 * (n - s)/T) ** 2
     where s is 0 or the last milestone <= n; beyond the last period the cosine goes up

@@ -1,6 +1,6 @@
 """The tasks of Palette: from an image to what a model is to restore it from, on the host.
 
-Numbers: ../shared/spec/sr3.md section 7; Saharia et al. 2022 (Palette), section 4, appendix.
+Numbers: docs/papers/sr3.md section 7; Saharia et al. 2022 (Palette), section 4, appendix.
 """
 
 from __future__ import annotations
