@@ -4,17 +4,21 @@ Every configuration in the library is a frozen dataclass (hashable, so that it c
 be static metadata of a parameter pytree or a static jit argument).  `from_dict`
 builds one from plain dictionaries (a config file, a JSON file beside a
 checkpoint) and answers a wrong field with one error that names the nearest right
-one; `to_dict` is its inverse.
+one; `to_dict` is its inverse.  A number's range is part of its field's type
+(`nf: Count = 64`), and `check_ranges` in `__post_init__` holds the record to all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import math
+import numbers
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 
 class ConfigError(ValueError):
@@ -33,6 +37,86 @@ def choice(field: str, value, allowed):
         listed = ", ".join(repr(a) for a in allowed)
         raise ConfigError(f"{field} = {value!r} is not one of {listed}{nearest(value, allowed)}")
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high` that a field allows; never NaN, never infinite.
+
+    Attributes:
+      low, high: the ends.
+      open: the ends that are not allowed themselves: "", "low" or "high".
+    """
+
+    low: float
+    high: float = math.inf
+    open: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open == "low" else value >= self.low
+        below = value < self.high if self.open == "high" else value <= self.high
+        return above and below and not math.isinf(value)
+
+    def wanted(self, value: Any = None) -> str:
+        """Return what a number must be, where it is not `value`: "at least 1"."""
+        if value == math.inf:
+            return "finite"
+        if self.high > 1 and isinstance(value, numbers.Real) and value > self.high:
+            return f"at most {self.high}"
+        if self.high > 1:
+            return f"above {self.low}" if self.open == "low" else f"at least {self.low}"
+        left, right = "(" if self.open == "low" else "[", ")" if self.open == "high" else "]"
+        return f"in {left}{self.low}, {self.high}{right}"
+
+
+# The types of the numbers in records.  Counters on the device are int32.
+Count = Annotated[int, Range(1, 2**31 - 1)]
+Natural = Annotated[int, Range(0, 2**31 - 1)]
+# Of networks: what Python loops over, and sides of arrays.  A record of a stranger can thus
+# not ask for a model that takes hours to describe.
+Depth = Annotated[int, Range(1, 1024)]
+DepthOr0 = Annotated[int, Range(0, 1024)]
+Width = Annotated[int, Range(1, 2**16)]
+WidthOr0 = Annotated[int, Range(0, 2**16)]
+Positive = Annotated[float, Range(0, open="low")]
+NotNegative = Annotated[float, Range(0)]
+Probability = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 1, open="high")]
+
+
+def check_ranges(record) -> None:
+    """Hold all numbers of a record, those in its tuples too, to their fields' ranges.
+
+    Raises:
+      ConfigError: a number outside its `Range`, or no number; the message names the field.
+    """
+    for name, hint in _hints(type(record)).items():
+        for kind, allowed, value in _ranged(hint, getattr(record, name)):
+            number = numbers.Integral if kind is int else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, number):
+                noun = "an integer" if kind is int else "a number"
+                raise ConfigError(f"{name} = {value!r} must be {noun}, {allowed.wanted()}")
+            if value not in allowed:
+                raise ConfigError(f"{name} = {value!r} must be {allowed.wanted(value)}")
+
+
+@functools.cache
+def _hints(cls) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _ranged(hint, value) -> Iterator[tuple[type, Range, Any]]:
+    """Yield (int or float, its Range, the number) for what `hint` bounds in `value`."""
+    if typing.get_origin(hint) is Annotated:
+        kind, allowed = typing.get_args(hint)
+        yield kind, allowed, value
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType) and value is not None:
+        for inner in typing.get_args(hint):
+            yield from _ranged(inner, value)
+    elif typing.get_origin(hint) is tuple and isinstance(value, tuple):
+        for one in value:
+            yield from _ranged(typing.get_args(hint)[0], one)
 
 
 def from_dict(cls, values: Mapping[str, Any], path: str = "config"):

@@ -116,7 +116,7 @@ class TestConfig:
         ("fields", "message"),
         [
             ({"scale": 4, "patch_size": 98}, "take 96 or 100"),
-            ({"scale": 0}, "scale = 0 must be an integer of at least 1"),
+            ({"scale": 0}, "scale = 0 must be at least 1"),
             ({"patch_size": 96.0}, "patch_size = 96.0"),
             ({"workers": -1}, "workers = -1"),
             ({"crops_per_image": 0}, "crops_per_image = 0"),

@@ -327,6 +327,39 @@ def test_bad_steps_change_nothing_and_are_counted():
     assert tuple(map(int, counters)) == (6, 4, 4, 6) and float(metrics["skipped"]) == 4
 
 
+def test_a_finite_loss_that_leads_to_weights_beyond_float32_is_a_bad_step():
+    huge = dataclasses.replace(B, lr=3e38, optimizer="sgd")
+    step, state, batch, key = setup(phase_of(A, huge), ema_decay=0.5)
+    # Weights of b so large that the next step leaves float32.
+    state = dataclasses.replace(
+        state, params=state.params.replace(b=jax.tree.map(lambda x: x + 9.0, state.params["b"]))
+    )
+    kept = jax.device_get(state)
+    state, metrics = step(state, batch, key)
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+    for part in ("params", "ema", "opt_state", "model_state"):
+        assert same(getattr(state, part), getattr(kept, part)), part
+    assert (int(state.step), int(state.skipped)) == (1, 1)
+
+
+def test_the_rate_of_a_step_is_that_of_its_number():
+    warm = dataclasses.replace(A, warmup_steps=3, schedule="halve_at", milestones=(4,))
+    step, state, batch, key = setup(phase_of(warm))
+    rate = learning_rate(warm, 10)
+    for number in range(1, 6):
+        before = jax.device_get(state.params["a"]["bias"])
+        grads = jax.grad(
+            lambda bias, params: mse(
+                params.replace(a={**params["a"], "bias": bias}), {"calls": 0}, to_float(batch), key
+            )[0]
+        )(before, state.params)
+        state, metrics = step(state, batch, key)
+        assert float(metrics["lr/a"]) == float(rate(number))
+        moved = before - jax.device_get(state.params["a"]["bias"])
+        np.testing.assert_allclose(moved, float(rate(number)) * grads, rtol=1e-4, atol=1e-8)
+    assert [float(rate(n)) for n in (1, 3, 4)] == pytest.approx([0.1 / 3, 0.1, 0.05])
+
+
 def test_good_steps_between_bad_ones_reset_the_count_in_a_row():
     step, state, batch, key = setup(phase_of(A, loss="broken", chance=0.5))
     seen = []

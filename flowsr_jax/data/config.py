@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, Count, Decay, Natural, NotNegative, check_ranges, choice
 from flowsr_jax.data.degradations import DegradationConfig
 
 SOURCES = ("embedded", "folder", "paired", "tfds", "array_record", "digits")
@@ -69,34 +69,25 @@ class DataConfig:
     tfds_dir: str | None = None
     train_split: str = "train"
     valid_split: str = "validation"
-    scale: int = 4
+    scale: Count = 4
     degradation: DegradationConfig = DegradationConfig()
     float_lr: bool = False
-    lr_blur: tuple[float, float] = (0.0, 0.0)
+    lr_blur: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     channels: int = 3
-    patch_size: int = 96
+    patch_size: Count = 96
     flips: bool = True
     rotations: bool = True
     angles: tuple[int, ...] = ANGLES
     color_permutations: bool = False
-    shift: float = 0.0
-    crops_per_image: int = 1
-    workers: int = 0
-    cache_mib: int = 1024
+    shift: Decay = 0.0
+    crops_per_image: Count = 1
+    workers: Natural = 0
+    cache_mib: Natural = 1024
     textures: bool = False
 
     def __post_init__(self):
+        check_ranges(self)
         choice("source", self.source, SOURCES)
-        for field, least in (
-            ("scale", 1),
-            ("patch_size", 1),
-            ("crops_per_image", 1),
-            ("workers", 0),
-            ("cache_mib", 0),
-        ):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{field} = {value!r} must be an integer of at least {least}")
         if self.patch_size % self.scale:
             below = self.patch_size // self.scale * self.scale
             near = " or ".join(str(p) for p in (below, below + self.scale) if p)
@@ -106,8 +97,6 @@ class DataConfig:
             )
         if self.channels not in (1, 3):
             raise ConfigError(f"channels = {self.channels!r} must be 3 or 1")
-        if not 0 <= self.shift < 1:
-            raise ConfigError(f"shift = {self.shift!r} must be at least 0 and below 1")
         for field, used in (("channels", self.channels == 1), ("shift", self.shift > 0)):
             if used and (self.scale > 1 or not self.degradation.deterministic):
                 raise ConfigError(
@@ -124,8 +113,8 @@ class DataConfig:
             raise ConfigError("float_lr = True needs the bicubic degradation")
         if self.float_lr and (self.source == "paired" or self.train_lr_dir):
             raise ConfigError("float_lr = True needs LR images made from HR, not those of files")
-        if len(self.lr_blur) != 2 or not 0 <= self.lr_blur[0] <= self.lr_blur[1]:
-            raise ConfigError(f"lr_blur = {self.lr_blur!r} must be (lowest, highest), at least 0")
+        if len(self.lr_blur) != 2 or self.lr_blur[0] > self.lr_blur[1]:
+            raise ConfigError(f"lr_blur = {self.lr_blur!r} must be (lowest, highest)")
         if self.degradation.kind == "palette" and (self.scale > 1 or self.color_permutations):
             raise ConfigError(
                 f"degradation.kind = 'palette' needs scale = 1 (not {self.scale}), and its marks "

@@ -11,11 +11,21 @@ Algorithm 1).
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import (
+    ConfigError,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Probability,
+    Range,
+    check_ranges,
+    choice,
+)
 from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.schedules import (
     ScheduleConfig,
@@ -57,37 +67,26 @@ class SamplerConfig:
     """
 
     name: str = "ancestral"
-    steps: int | None = None
+    steps: Count | None = None
     schedule: ScheduleConfig | None = None
     spacing: str = "trailing"
     variance: str = "tilde"
-    eta: float = 0.0
+    eta: Probability = 0.0
     clip: str = "static"
-    percentile: float = 0.995
+    percentile: Annotated[float, Range(0, 1, open="low")] = 0.995
     keep_eps: bool = False
     form: str = "vp"
-    corrector_steps: int = 1
-    snr: float = 0.16
-    step_size: float = 2e-5
+    corrector_steps: Natural = 1
+    snr: NotNegative = 0.16
+    step_size: Positive = 2e-5
 
     def __post_init__(self):
+        check_ranges(self)
         choice("sampler", self.name, NAMES)
         choice("spacing", self.spacing, ("trailing", "log_snr"))
         choice("variance", self.variance, process.VARIANCES)
         choice("clip", self.clip, CLIPS)
         choice("form", self.form, ("vp", "ve"))
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"steps = {self.steps} must be at least 1")
-        if not (0 <= self.eta <= 1 and 0 < self.percentile <= 1 and self.snr >= 0):
-            raise ConfigError(
-                f"eta = {self.eta}, percentile = {self.percentile} and snr = {self.snr} must lie "
-                "in [0, 1], (0, 1] and [0, inf)"
-            )
-        if self.corrector_steps < 0 or self.step_size <= 0:
-            raise ConfigError(
-                f"corrector_steps = {self.corrector_steps} must be at least 0 and step_size = "
-                f"{self.step_size} above 0"
-            )
 
     @property
     def corrections(self) -> int:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from typing import Annotated
 
 import numpy as np
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, NotNegative, Range, check_ranges, choice
 
 NAMES = ("linear", "quad", "const", "warmup10", "warmup50", "cosine", "jsd", "geometric", "given")
 BUFFERS = (
@@ -56,16 +57,15 @@ class ScheduleConfig:
     """
 
     name: str = "linear"
-    steps: int = 2000
-    start: float = 1e-6
-    end: float = 1e-2
-    offset: float = 8e-3
-    betas: tuple[float, ...] | None = None
+    steps: Annotated[int, Range(1, 10**6)] = 2000
+    start: NotNegative = 1e-6
+    end: NotNegative = 1e-2
+    offset: NotNegative = 8e-3
+    betas: tuple[Annotated[float, Range(0, 1, open="low")], ...] | None = None
 
     def __post_init__(self):
+        check_ranges(self)
         choice("schedule", self.name, NAMES)
-        if self.steps < 1:
-            raise ConfigError(f"steps = {self.steps} must be at least 1")
         if self.name == "given" and len(self.betas or ()) != self.steps:
             raise ConfigError(
                 f"schedule 'given' needs betas, one for each of steps = {self.steps}; "
@@ -83,7 +83,7 @@ class ScheduleConfig:
 
 def betas(config: ScheduleConfig) -> np.ndarray:
     """Return the noise variances of the steps, float64 [T]."""
-    t, start, end = config.steps, config.start, config.end
+    t, start, end = config.steps, float(config.start), float(config.end)
     if config.name == "linear":
         return np.linspace(start, end, t)
     if config.name == "quad":

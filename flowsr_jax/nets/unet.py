@@ -18,13 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, Decay, Depth, Width, WidthOr0, check_ranges, choice
 from flowsr_jax.nets.attention import group_norm
 from flowsr_jax.nets.conv import Compute, conv2d
 from flowsr_jax.nets.embedding import level_embedding
 from flowsr_jax.nets.orthogonal import orthogonal
 from flowsr_jax.nets.unet_blocks import down_conv, residual_block
 from flowsr_jax.nets.upsampled import conv_nearest
+
+MOST_LEVELS = 16  # of half the size each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +55,17 @@ class UNetConfig:
         backward pass.
     """
 
-    image_channels: int = 3
-    cond_channels: int = 3
-    channels: int = 64
-    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
-    res_blocks: int = 2
-    attn_res: tuple[int, ...] = (16,)
+    image_channels: Width = 3
+    cond_channels: WidthOr0 = 3
+    channels: Width = 64
+    multipliers: tuple[Depth, ...] = (1, 2, 4, 8, 8)
+    res_blocks: Depth = 2
+    attn_res: tuple[Width, ...] = (16,)
     mid_attention: bool = True
-    head_channels: int = 0
-    image_size: int = 128
-    norm_groups: int = 32
-    dropout: float = 0.2
+    head_channels: WidthOr0 = 0
+    image_size: Width = 128
+    norm_groups: Width = 32
+    dropout: Decay = 0.2
     block: str = "ddpm"
     conditioning: str = "level"
     affine: bool = False
@@ -71,23 +73,20 @@ class UNetConfig:
     compute: Compute = Compute()
 
     def __post_init__(self):
+        check_ranges(self)
         choice("block", self.block, ("ddpm", "biggan"))
         choice("conditioning", self.conditioning, ("level", "time"))
         choice("init", self.init, ("orthogonal", "zero_last"))
         choice("compute.memory (of a U-Net)", self.compute.memory, ("store", "remat"))
-        sizes = (self.image_channels, self.channels, self.res_blocks, self.norm_groups)
-        if min(*sizes, *self.multipliers, len(self.multipliers)) < 1 or self.cond_channels < 0:
+        if not 1 <= len(self.multipliers) <= MOST_LEVELS:
             raise ConfigError(
-                "image_channels, channels, res_blocks, norm_groups and multipliers must be at "
-                f"least 1, cond_channels 0, got {(*sizes, self.multipliers, self.cond_channels)}"
+                f"multipliers = {self.multipliers} must be 1 to {MOST_LEVELS} numbers"
             )
-        if self.channels % 2 or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"channels = {self.channels} must be even and dropout = {self.dropout} in [0, 1)"
-            )
+        if self.channels % 2:
+            raise ConfigError(f"channels = {self.channels} must be even")
         attended = {layer.co for layer in plan(self).values() if layer.attention}
         heads = self.head_channels
-        if heads < 0 or (heads and any(c % heads for c in attended)):
+        if heads and any(c % heads for c in attended):
             raise ConfigError(
                 f"head_channels = {self.head_channels} must be 0 or divide the channels of every "
                 f"attention, {sorted(attended)}"

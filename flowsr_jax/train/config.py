@@ -10,9 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from flowsr_jax.config import ConfigError, Frozen, choice, from_dict, to_dict
+from flowsr_jax.config import (
+    ConfigError,
+    Count,
+    Decay,
+    Frozen,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    check_ranges,
+    choice,
+    from_dict,
+    to_dict,
+)
 from flowsr_jax.data.config import DataConfig
 from flowsr_jax.models.base import get_family
 from flowsr_jax.train.overrides import override, plain
@@ -54,29 +67,27 @@ class GroupConfig:
     """
 
     name: str
-    lr: float
+    lr: NotNegative
     loss: str | None = None
     loss_options: Frozen = Frozen()
     from_step: int | float = 0
     optimizer: str = "adam"
-    betas: tuple[float, ...] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
+    betas: tuple[Decay, ...] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    clip_norm: NotNegative | None = None
     schedule: str = "constant"
     milestones: tuple[int | float, ...] = ()
-    factor: float = 0.5
+    factor: Positive = 0.5
     period: int | float = 1.0
-    final_lr: float = 0.0
-    warmup_steps: int = 0
+    final_lr: NotNegative = 0.0
+    warmup_steps: Natural = 0
 
     def __post_init__(self):
+        check_ranges(self)
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule, SCHEDULES)
-        _require(self.lr >= 0, "lr", self.lr, "at least 0")
         _require(len(self.betas) == 2, "betas", self.betas, "two numbers")
-        _require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "in [0, 1)")
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         for field in ("from_step", "period"):
             _check_position(field, getattr(self, field))
         for milestone in self.milestones:
@@ -108,7 +119,7 @@ class PhaseConfig:
 
     name: str
     loss: str
-    steps: int
+    steps: Count
     groups: tuple[GroupConfig, ...]
     loss_options: Frozen = Frozen()
     init_from: str | None = None
@@ -117,12 +128,18 @@ class PhaseConfig:
     init_from_data: bool = False
 
     def __post_init__(self):
-        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        check_ranges(self)
         _require(len(self.groups) > 0, "groups", self.groups, "at least one group")
         names = [g.name for g in self.groups]
         _require(len(set(names)) == len(names), "groups", names, "different names")
         begin = [steps_of(g.from_step, self.steps) for g in self.groups]
         _require(min(begin) == 0, "groups", names, "such that one trains from step 0")
+        for group, first in zip(self.groups, begin, strict=True):
+            at = [steps_of(m, self.steps) for m in group.milestones]
+            where = f"group {group.name!r}: "
+            _require(at == sorted(at), where + "milestones", group.milestones, "increasing")
+            what = f"before the end of the phase, {self.steps} steps"
+            _require(first < self.steps, where + "from_step", group.from_step, what)
         for group in self.groups:
             if group.loss_options not in (Frozen(), self.losses()[self.loss_of(group)]):
                 raise ConfigError(
@@ -158,7 +175,7 @@ class TrainConfig:
         besides.  best: what ranks them: a column of the first view, or bits_per_dim;
         "auto" takes bits_per_dim where the model has it, else psnr.
       max_skipped, max_skipped_total: consecutive and total steps with a non-finite
-        loss or gradient (skipped) after which the run stops.
+        loss, gradient or weight (skipped) after which the run stops.
       mesh_data, mesh_fsdp: device mesh; -1 takes all devices.
       valid_images: images per validation (0: all); valid_crop: centre crop of so many
         HR pixels (0: whole); valid_draws: samples per stochastic view;
@@ -168,35 +185,31 @@ class TrainConfig:
       tensorboard: write event files too, where tensorboardX is installed.
     """
 
-    batch_size: int
+    batch_size: Count
     phases: tuple[PhaseConfig, ...]
-    ema_decay: float = 0.0
-    clip_norm: float | None = None
-    accumulate: int = 1
-    log_every: int = 100
-    valid_every: int = 0
-    checkpoint_every: int = 1000
-    keep: int = 2
+    ema_decay: Decay = 0.0
+    clip_norm: NotNegative | None = None
+    accumulate: Count = 1
+    log_every: Count = 100
+    valid_every: Natural = 0
+    checkpoint_every: Count = 1000
+    keep: Count = 2
     best: str = "auto"
-    max_skipped: int = 20
-    max_skipped_total: int = 1000
+    max_skipped: Count = 20
+    max_skipped_total: Count = 1000
     mesh_data: int = -1
-    mesh_fsdp: int = 1
-    valid_images: int = 8
-    valid_crop: int = 0
-    valid_draws: int = 3
-    sheet_images: int = 4
+    mesh_fsdp: Count = 1
+    valid_images: Natural = 8
+    valid_crop: Natural = 0
+    valid_draws: Count = 3
+    sheet_images: Natural = 4
     compilation_cache: str | None = "auto"
     tensorboard: bool = True
 
     def __post_init__(self):
-        for field in ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
-            _require(getattr(self, field) >= 1, field, getattr(self, field), "at least 1")
-        for field in ("max_skipped", "max_skipped_total", "valid_draws", "mesh_fsdp"):
-            _require(getattr(self, field) >= 1, field, getattr(self, field), "at least 1")
-        for field in ("valid_every", "valid_images", "valid_crop", "sheet_images"):
-            _require(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+        check_ranges(self)
+        alone = self.mesh_data == -1 or self.mesh_data >= 1
+        _require(alone, "mesh_data", self.mesh_data, "at least 1, or -1 for all devices")
         _require(len(self.phases) > 0, "phases", self.phases, "at least one phase")
         _require(
             self.batch_size % self.accumulate == 0,
@@ -214,12 +227,12 @@ class Config:
     model: Any
     data: DataConfig
     train: TrainConfig
-    seed: int = 0
+    # jax.random.key would silently keep the low 32 bits of a larger seed.
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     name: str = "run"
 
     def __post_init__(self):
-        # jax.random.key would silently keep the low 32 bits of a larger seed.
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
+        check_ranges(self)
         family = get_family(self.model.family)
         for i, phase in enumerate(self.train.phases):
             path = f"train.phases[{i}]"

@@ -17,7 +17,7 @@ AHEAD = 2
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many steps, in a row or in all, had a loss or gradient that is not finite."""
+    """Too many steps, in a row or in all, had a loss, gradient or weight that is not finite."""
 
 
 class Meter:
@@ -63,8 +63,9 @@ class Meter:
         if self._skipped > train.max_skipped or total > train.max_skipped_total:
             raise TrainingDiverged(
                 f"phase {self._phase!r}, step {number}: {self._skipped} steps in a row and {total} "
-                "in all gave a loss or gradient that is not finite; the last good checkpoint is "
-                "kept. Lower the learning rate, lengthen its warm-up, or set train.clip_norm"
+                "in all gave a loss, gradient or weight that is not finite; the last good "
+                "checkpoint is kept. Lower the learning rate, lengthen its warm-up, or set "
+                "train.clip_norm"
             )
         self._window.append(metrics)
         self._progress.advance(number)

@@ -27,7 +27,7 @@ class TrainState:
       opt_state: {group: optax state} of the groups that the phase trains.
       ema: averaged weights, or None when averaging is off.
       step: int32, steps made in the phase (skipped ones count).
-      skipped, skipped_total: int32, steps not applied because a loss or gradient was
+      skipped, skipped_total: int32, steps not applied because a loss, gradient or weight was
         not finite: in a row up to now, and in the phase.
       last_bad_step: int32, the last of them (from 1), 0 if there was none.
     """

@@ -95,6 +95,9 @@ def make_step(
                     groups[name], rate, grads[name], opt_state[name], params[name]
                 )
         params = Params(params, state.params.config)
+        # A finite loss can still give weights beyond float32: lr = 1e38.
+        moved = ({k: params[k] for k in names}, model_state)
+        finite &= jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(moved)]))
         ema = _average(state, params, groups, config.ema_decay)
         changed = (params, model_state, opt_state, ema)
         kept = (state.params, state.model_state, state.opt_state, state.ema)

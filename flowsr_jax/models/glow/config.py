@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import (
+    ConfigError,
+    Depth,
+    NotNegative,
+    Range,
+    Width,
+    WidthOr0,
+    check_ranges,
+    choice,
+)
 from flowsr_jax.nets.conv import Compute
 
 PERMUTATIONS = ("conv1x1", "conv1x1_plu", "shuffle", "reverse")
@@ -36,32 +45,25 @@ class GlowConfig:
 
     family: ClassVar[str] = "glow"
     scale: ClassVar[int] = 1
-    levels: int = 3
-    steps: int = 32
-    hidden: int = 512
+    levels: Depth = 3
+    steps: Depth = 32
+    hidden: Width = 512
     coupling: str = "affine"
     permutation: str = "conv1x1"
     learn_top: bool = True
-    classes: int = 0
-    class_weight: float = 0.01
-    n_bits: int = 8
+    classes: WidthOr0 = 0
+    class_weight: NotNegative = 0.01
+    n_bits: Annotated[int, Range(1, 8)] = 8
     border: bool = True
-    channels: int = 3
-    size: int = 32
-    temperature: float = 0.7
+    channels: Width = 3
+    size: Width = 32
+    temperature: NotNegative = 0.7
     compute: Compute = Compute()
 
     def __post_init__(self):
+        check_ranges(self)
         choice("coupling", self.coupling, COUPLINGS)
         choice("permutation", self.permutation, PERMUTATIONS)
-        for field in ("levels", "steps", "hidden", "channels", "size"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
-        for field in ("classes", "class_weight", "temperature"):
-            if getattr(self, field) < 0:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 0")
-        if not 1 <= self.n_bits <= 8:
-            raise ConfigError(f"n_bits = {self.n_bits} must be 1 to 8")
         if self.size % self.multiple:
             raise ConfigError(f"size = {self.size} must be a multiple of 2^levels, {self.multiple}")
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, Depth, Width, check_ranges, choice
 from flowsr_jax.math.jpeg import diff_jpeg, jpeg_codec
 from flowsr_jax.math.jpeg_like import jpeg_like
 from flowsr_jax.nets.conv import Compute
@@ -27,15 +27,12 @@ class RestorerConfig:
       nf, gc, nb: channels, growth and number of residual-in-residual dense blocks.
     """
 
-    nf: int = 64
-    gc: int = 32
-    nb: int = 8
+    nf: Width = 64
+    gc: Width = 32
+    nb: Depth = 8
 
     def __post_init__(self):
-        if min(self.nf, self.gc, self.nb) < 1:
-            raise ConfigError(
-                f"nf, gc and nb must be positive, got {self.nf}, {self.gc}, {self.nb}"
-            )
+        check_ranges(self)
 
 
 def init_restorer(key, config: RestorerConfig):

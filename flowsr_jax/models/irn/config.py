@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, Depth, NotNegative, Positive, Width, check_ranges, choice
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
 from flowsr_jax.nets.conv import Compute
@@ -39,30 +39,26 @@ class IRNConfig:
 
     family: ClassVar[str] = "irn"
     scale: int = 4
-    blocks: tuple[int, ...] | None = None
+    blocks: tuple[Depth, ...] | None = None
     down: str | None = None
-    growth: int = 32
-    clamp: float = 1.0
-    temperature: float | None = None
+    growth: Width = 32
+    clamp: Positive = 1.0
+    temperature: NotNegative | None = None
     restorer: RestorerConfig | None = None
     discriminator: DiscriminatorConfig | None = None
     features: bool = False
     compute: Compute = Compute()
 
     def __post_init__(self):
+        check_ranges(self)
         choice("scale", self.scale, tuple(OFFICIAL_BLOCKS))
         allowed = {1: ("color",), 3: ("learned",)}.get(self.scale, DOWN[:3])
         choice(f"down (at scale {self.scale})", self.form, allowed)
         blocks, stages = self.stages, self.scale.bit_length() - 1 if self.form == "haar" else 1
-        if len(blocks) != stages or min(blocks) < 1:
+        if len(blocks) != stages:
             raise ConfigError(
                 f"blocks = {self.blocks} must hold {stages} number(s) of at least 1: one per stage "
                 f"of scale {self.scale} with down = {self.form!r}"
-            )
-        if self.growth < 1 or not self.clamp > 0 or self.z_scale < 0:
-            raise ConfigError(
-                f"growth and clamp must be positive and temperature at least 0, got {self.growth}, "
-                f"{self.clamp} and {self.temperature}"
             )
 
     @property

@@ -6,12 +6,13 @@ The released discriminator_vgg_128; ../shared/spec/irn.md section 7.
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import Range, Width, check_ranges, choice
 from flowsr_jax.nets.conv import HIGHEST
 from flowsr_jax.nets.dense_block import leaky_relu
 from flowsr_jax.nets.rrdb import init_conv
@@ -29,14 +30,11 @@ class DiscriminatorConfig:
       size: side of the (square) images it judges, the HR training patch.
     """
 
-    nf: int = 64
-    size: int = 144
+    nf: Width = 64
+    size: Annotated[int, Range(2**STAGES, 2**16)] = 144
 
     def __post_init__(self):
-        if self.nf < 1 or self.size < 2**STAGES:
-            raise ConfigError(
-                f"nf must be positive and size at least {2**STAGES}, got {self.nf}, {self.size}"
-            )
+        check_ranges(self)
 
     @property
     def widths(self) -> tuple[int, ...]:

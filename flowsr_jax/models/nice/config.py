@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, Depth, DepthOr0, NotNegative, Width, check_ranges, choice
 
 RANGES = {"unit": (1.0, 0.0), "symmetric": (2.0, -1.0)}
 
@@ -30,25 +30,20 @@ class NICEConfig:
     scale: ClassVar[int] = 1
     classes: ClassVar[int] = 0
     n_bits: ClassVar[int] = 8
-    shape: tuple[int, ...] = (28, 28, 1)
-    couplings: int = 4
-    layers: int = 5
-    hidden: int = 1000
+    shape: tuple[Width, ...] = (28, 28, 1)
+    couplings: Depth = 4
+    layers: DepthOr0 = 5
+    hidden: Width = 1000
     prior: str = "logistic"
     tile: bool = True
     range: str = "unit"
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
 
     def __post_init__(self):
+        check_ranges(self)
         choice("prior", self.prior, ("logistic", "gaussian"))
         choice("range", self.range, tuple(RANGES))
-        for field in ("couplings", "hidden"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
-        for field in ("layers", "temperature"):
-            if getattr(self, field) < 0:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 0")
-        if len(self.shape) not in (1, 3) or min(self.shape) < 1 or math.prod(self.shape) < 2:
+        if len(self.shape) not in (1, 3) or math.prod(self.shape) < 2:
             raise ConfigError(
                 f"shape = {self.shape} must be (H, W, C) or (D,), of at least 2 values"
             )

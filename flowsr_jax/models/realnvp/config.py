@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import (
+    ConfigError,
+    Depth,
+    NotNegative,
+    Probability,
+    Range,
+    Width,
+    check_ranges,
+    choice,
+)
 from flowsr_jax.nets.conv import Compute
 
 
@@ -31,31 +40,24 @@ class RealNVPConfig:
     scale: ClassVar[int] = 1
     classes: ClassVar[int] = 0
     n_bits: ClassVar[int] = 8
-    scales: int = 2
-    dim: int = 64
-    blocks: int = 8
-    low: float = 0.05
-    width: float = 0.9
-    momentum: float = 0.1
-    channels: int = 3
-    size: int = 32
-    temperature: float = 1.0
+    scales: Depth = 2
+    dim: Width = 64
+    blocks: Depth = 8
+    low: Probability = 0.05
+    width: Probability = 0.9
+    momentum: Annotated[float, Range(0, 1, open="low")] = 0.1
+    channels: Width = 3
+    size: Width = 32
+    temperature: NotNegative = 1.0
     compute: Compute = Compute()
 
     def __post_init__(self):
-        for field in ("scales", "dim", "blocks", "channels"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} = {getattr(self, field)} must be at least 1")
-        if not (self.low >= 0 and self.width >= 0 and self.low + self.width <= 1):
+        check_ranges(self)
+        if self.low + self.width > 1:
             raise ConfigError(
-                f"low = {self.low} and width = {self.width} must not be negative, nor their sum "
-                "above 1"
+                f"the sum of low = {self.low} and width = {self.width} must not be above 1"
             )
         choice("compute.memory (of RealNVP)", self.compute.memory, ("store",))
-        if not 0 < self.momentum <= 1:
-            raise ConfigError(f"momentum = {self.momentum} must be above 0 and at most 1")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature = {self.temperature} must be at least 0")
         if self.size < 2 or self.size % self.multiple:
             raise ConfigError(
                 f"size = {self.size} must be at least 2 and a multiple of 2^(scales - 1), "

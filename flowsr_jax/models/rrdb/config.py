@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import Depth, Width, check_ranges, choice
 from flowsr_jax.nets.conv import Compute
 
 
@@ -27,25 +27,22 @@ class RRDBConfig:
 
     family: ClassVar[str] = "rrdb"
     scale: int = 4
-    nf: int = 64
-    gc: int = 32
-    nb: int = 23
-    in_channels: int = 3
-    out_channels: int = 3
+    nf: Width = 64
+    gc: Width = 32
+    nb: Depth = 23
+    in_channels: Width = 3
+    out_channels: Width = 3
     head: str = "nearest_conv"
     residual: bool = False
     skip: str = "last"
     compute: Compute = Compute()
 
     def __post_init__(self):
+        check_ranges(self)
         choice("scale", self.scale, (2, 4, 8, 16))
         choice("head", self.head, ("nearest_conv", "subpixel"))
         choice("skip", self.skip, ("last", "first"))
         choice("compute.memory (of an RRDB encoder)", self.compute.memory, ("store", "remat"))
-        if min(self.nf, self.gc, self.nb) < 1:
-            raise ConfigError(
-                f"nf, gc and nb must be positive, got {self.nf}, {self.gc}, {self.nb}"
-            )
 
     @property
     def num_upconvs(self) -> int:

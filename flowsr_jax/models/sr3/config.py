@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import ConfigError, NotNegative, Width, WidthOr0, check_ranges, choice
 from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.samplers import SamplerConfig
 from flowsr_jax.diffusion.schedules import ScheduleConfig
@@ -36,29 +36,23 @@ class SR3Config:
     """
 
     family: ClassVar[str] = "sr3"
-    scale: int = 8
+    scale: Width = 8
     unet: UNetConfig = UNetConfig()
-    classes: int = 0
+    classes: WidthOr0 = 0
     augmented: bool = False
     holes: str | None = None
-    residual: float = 0.0
+    residual: NotNegative = 0.0
     prediction: str = "eps"
     schedule: ScheduleConfig = ScheduleConfig()
     sampler: SamplerConfig = SamplerConfig()
 
     def __post_init__(self):
+        check_ranges(self)
         choice("prediction", self.prediction, process.PREDICTIONS)
-        if self.scale < 1:
-            raise ConfigError(f"scale = {self.scale} must be at least 1")
         if self.unet.cond_channels not in (0, self.unet.image_channels):
             raise ConfigError(
                 f"unet.cond_channels = {self.unet.cond_channels} must be 0 or image_channels = "
                 f"{self.unet.image_channels}"
-            )
-
-        if self.classes < 0 or self.residual < 0:
-            raise ConfigError(
-                f"classes = {self.classes} and residual = {self.residual} must be at least 0"
             )
         choice("holes", self.holes, HOLES)
         wanted = {"augmented": self.augmented, "residual": self.residual > 0}

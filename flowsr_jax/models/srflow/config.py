@@ -8,7 +8,16 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.config import (
+    ConfigError,
+    Depth,
+    DepthOr0,
+    NotNegative,
+    Positive,
+    Width,
+    check_ranges,
+    choice,
+)
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.nets.conv import Compute
 
@@ -40,22 +49,23 @@ class SRFlowConfig:
 
     family: ClassVar[str] = "srflow"
     encoder: RRDBConfig = RRDBConfig()
-    steps: tuple[int, ...] = (16, 16, 16)
-    transition_steps: int = 2
-    hidden: int = 64
-    stacked_blocks: tuple[int, ...] = (1, 8, 15, 22)
-    splits: tuple[int, ...] | None = None
-    affine_eps: float = 1e-4
+    steps: tuple[DepthOr0, ...] = (16, 16, 16)
+    transition_steps: DepthOr0 = 2
+    hidden: Width = 64
+    stacked_blocks: tuple[DepthOr0, ...] = (1, 8, 15, 22)
+    splits: tuple[Depth, ...] | None = None
+    affine_eps: NotNegative = 1e-4
     scale_form: str = "sigmoid2"
-    scale_clamp: float = 1.0
+    scale_clamp: Positive = 1.0
     shift_by_encoder: bool = False
     condition_on_estimate: bool = False
     injector: bool = True
-    temperature: float = 0.9
+    temperature: NotNegative = 0.9
     official_extras: bool = False
     compute: Compute = Compute()
 
     def __post_init__(self):
+        check_ranges(self)
         choice("scale_form", self.scale_form, ("sigmoid2", "tanh", "atan", "sigmoid"))
         most = self.encoder.num_upconvs + 1
         if not 1 <= self.levels <= most:
@@ -63,13 +73,19 @@ class SRFlowConfig:
                 f"steps = {self.steps} gives {self.levels} levels; scale {self.scale} allows "
                 f"1 to {most} (the deepest works at half the LR size)"
             )
-        bad = [b for b in self.stacked_blocks if not 0 <= b < self.encoder.nb]
+        if not (sum(self.steps) or self.transition_steps):
+            raise ConfigError(f"steps = {self.steps} and transition_steps = 0 leave no flow step")
+        for field in ("stacked_blocks", "splits"):
+            values = getattr(self, field) or ()
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{field} = {values} must be different numbers")
+        bad = [b for b in self.stacked_blocks if b >= self.encoder.nb]
         if bad:
             raise ConfigError(
                 f"stacked_blocks = {self.stacked_blocks} names block {bad[0]}, but the encoder has "
                 f"nb = {self.encoder.nb} (0-based)"
             )
-        if self.splits is not None and any(not 1 <= s < self.levels for s in self.splits):
+        if self.splits is not None and any(s >= self.levels for s in self.splits):
             raise ConfigError(f"splits = {self.splits} must name levels 1 to {self.levels - 1}")
 
     @property
