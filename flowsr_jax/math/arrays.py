@@ -25,6 +25,11 @@ def is_traced(value) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def is_known(shape) -> bool:
+    """Say whether all sizes of a shape are numbers (they are symbols in an open export)."""
+    return all(isinstance(n, (int, np.integer)) for n in shape)
+
+
 def check_images(x, channels: int | None = None) -> None:
     """Raise ValueError unless x is a float array [H,W,C] or [B,H,W,C] and not empty."""
     shape, dtype = np.shape(x), getattr(x, "dtype", None)

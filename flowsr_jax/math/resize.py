@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.config import choice
+from flowsr_jax.math.arrays import is_known
 
 # How half-way values round, by border rule: tools differ in both at once (see `imresize`).
 TIES = {"symmetric": "even", "replicate": "up"}
@@ -63,7 +64,7 @@ def imresize(
     Source: MATLAB's imresize as in SRFlow's code/imresize.py; Keys 1981, a = -0.5.
     """
     x, ranked = _as_batch(image)
-    if not jax.core.is_constant_shape(x.shape[1:3]):
+    if not is_known(x.shape[1:3]):
         return ranked(_enlarge_any(x, scale, choice("border", border, TIES)))
     axes = _axes(x.shape[1:3], scale, output_shape, choice("border", border, TIES))
     taps = {axis: _taps(*key, border) for axis, key in axes}

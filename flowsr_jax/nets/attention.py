@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flowsr_jax.math.arrays import is_known
 from flowsr_jax.nets.conv import Compute, bilinear, conv2d
 
 EPSILON = 1e-5
@@ -65,7 +66,7 @@ def self_attention(p, x, groups: int, compute: Compute, heads: int = 1):
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         return einsum("b...hk,bkhc->b...hc", weights, v)
 
-    if not jax.core.is_constant_shape((h, w)) or h * w <= ALL_AT_ONCE:  # open sizes: jax.export
+    if not is_known((h, w)) or h * w <= ALL_AT_ONCE:  # open sizes: jax.export
         mixed = attend(q)
     else:
         blocks = functools.partial(lax.map, jax.checkpoint(attend), batch_size=BLOCK)
