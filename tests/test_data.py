@@ -182,7 +182,7 @@ class TestFolder:
     def test_cache_is_bounded_and_drops_the_oldest(self, folder, monkeypatch):
         reads = []
 
-        def read(path):
+        def read(path, **_):
             reads.append(path.name)
             return np.zeros((32, 32, 3), np.uint8)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flowsr_jax.files import images
-from flowsr_jax.files.images import ImageError, list_images, read_image, read_rgb, write_png
+from flowsr_jax.files.images import ImageError, read_image, read_rgb, write_png
 
 COLOUR = np.array([200, 100, 50], np.uint8)
 
@@ -330,14 +330,3 @@ def test_size_limit_is_pillows_own(tmp_path, monkeypatch):
         read_rgb(tmp_path / "a.png")
     monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 120)
     assert read_rgb(tmp_path / "a.png").shape == (10, 12, 3)
-
-
-def test_list_images(tmp_path):
-    for name in ("b.png", "a.JPG", "sub/c.webp", "notes.txt", ".hidden.png", ".trash/d.png"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
-    assert list_images(tmp_path) == [tmp_path / n for n in ("a.JPG", "b.png", "sub/c.webp")]
-    assert list_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
-    with pytest.raises(ImageError, match="no such file or folder"):
-        list_images(tmp_path / "nothing")

@@ -30,7 +30,8 @@ from flowsr_jax.editing.unconditional_files import (
 )
 from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.files.atomic import require_writable
-from flowsr_jax.files.images import ImageError, list_images, write_png
+from flowsr_jax.files.images import ImageError, write_png
+from flowsr_jax.files.listing import list_images
 from flowsr_jax.models import Params
 from flowsr_jax.upscaling import Summary, UsageError
 from flowsr_jax.upscaling.progress import one_line
@@ -144,7 +145,10 @@ def _move(params, out: Path, image: Path, pixels, code, found: Directions, steps
 
 def _labelled(known: Labels, source, folder: Path) -> dict[str, Path]:
     """Return {image name: file} of the labelled images of a folder."""
-    files = {file.relative_to(folder).as_posix(): file for file in list_images(folder)}
+    listing = list_images(folder)
+    if listing.note():
+        print(listing.note(), flush=True)
+    files = dict(zip(listing.names, listing.files, strict=True))
     lost = [name for name in known.values if name not in files]
     if lost:
         raise UsageError(

@@ -26,7 +26,8 @@ from flowsr_jax.editing.unconditional_files import (
 )
 from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.files.atomic import atomic_write, require_writable
-from flowsr_jax.files.images import ImageError, list_images, read_rgb
+from flowsr_jax.files.images import ImageError, read_rgb
+from flowsr_jax.files.listing import list_images
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.upscaling import Summary, UsageError
 
@@ -162,7 +163,7 @@ def _measure(every: Sequence[Params], images, size: int, seed: int, options: Map
         source = EmbeddedSource("valid")
         named = {source.name(i): lambda i=i: source[i]["hr"] for i in range(len(source))}
     else:
-        named = {str(file): lambda file=file: read_rgb(file) for file in list_images(images)}
+        named = {str(file): lambda file=file: read_rgb(file) for file in list_images(images).files}
     sums, count, failed = np.zeros(len(every)), 0, 0
     with progress(len(named)) as shown:
         for index, (name, read) in enumerate(named.items()):

@@ -14,7 +14,8 @@ import numpy as np
 
 from flowsr_jax.data.transforms import whole_cells
 from flowsr_jax.evaluation.protocols import Protocol, resize
-from flowsr_jax.files.images import ImageError, list_images, read_rgb
+from flowsr_jax.files.images import ImageError, read_rgb
+from flowsr_jax.files.listing import list_images
 
 EMBEDDED = "embedded"
 SHOWN = 3  # names listed in a message
@@ -78,16 +79,17 @@ def find_cases(
 
         hr = EmbeddedSource("valid")
     if isinstance(hr, (str, Path)):
-        root, files = _images(hr, out)
+        root, files, note = _images(hr, out)
+        notes = [f"HR: {note}"] if note else []
         names = [file.relative_to(root).as_posix() for file in files]
         readers = [functools.partial(read_rgb, file) for file in files]
     else:
+        notes = []
         names = [hr.name(i) for i in range(len(hr))]
         readers = [functools.partial(_from_source, hr, i) for i in range(len(hr))]
     if not names:
         raise EvaluationError(f"{hr}: no images found")
     groups: dict[str, list] = {}
-    notes: list[str] = []
     for kind, folder in (("LR", lr), ("result", results)):
         if folder is not None:
             groups[kind], more = _pair(names, folder, kind, out)
@@ -140,25 +142,25 @@ def load_results(case: Case, pair: Mapping[str, Any], protocol: Protocol) -> lis
     return found
 
 
-def _images(path, out: Path | None) -> tuple[Path, list[Path]]:
-    """Return (root, files): the folder's own images, else those of its sub-folders."""
+def _images(path, out: Path | None) -> tuple[Path, list[Path], str]:
+    """Return (root, files, note): the folder's own images, else those of its sub-folders."""
     path = Path(path)
     try:
-        files = list_images(path)
+        listing = list_images(path)
     except ImageError as error:
         raise EvaluationError(str(error)) from None
-    root = path if path.is_dir() else path.parent
+    root, files = listing.root, listing.files
     if out is not None and path.is_dir():
         files = [file for file in files if not file.resolve().is_relative_to(out.resolve())]
     own = [file for file in files if file.parent == root]
     if not files:
-        raise EvaluationError(f"{path}: no images found")
-    return root, own or files
+        raise EvaluationError(f"{path}: no images found" + _because(listing.note()))
+    return root, own or files, listing.note()
 
 
 def _pair(names: Sequence[str], folder, kind: str, out: Path | None):
     """Return ([(sample number, file), ...] for each name, notes on files of none)."""
-    root, files = _images(folder, out)
+    root, files, note = _images(folder, out)
     if len(names) == 1 and Path(folder).is_file():
         return [[(0, files[0])]], []
     keys = [_key(name) for name in names]
@@ -166,7 +168,7 @@ def _pair(names: Sequence[str], folder, kind: str, out: Path | None):
     owner = {_bare(key): i for i, key in enumerate(keys) if bare[_bare(key)] == 1}
     owner |= {key: i for i, key in enumerate(keys)}
     places = {file: _key(file.relative_to(root).as_posix()) for file in files}
-    notes = []
+    notes = [f"{kind}: {note}"] if note else []
     if kind == "result" and not any(_locate(key, owner, kind) for key in places.values()):
         numbers = sorted({SAMPLE.sub("", key) for key in places.values()})
         if len(numbers) == len(names) and all(n.isdigit() for n in numbers):
@@ -225,6 +227,10 @@ def _key(name: str) -> str:
 
 def _bare(key: str) -> str:
     return TAG.sub("", key)
+
+
+def _because(note: str) -> str:
+    return f" ({note})" if note else ""
 
 
 def _few(names: Sequence[str]) -> str:

@@ -18,9 +18,6 @@ from flowsr_jax.files.colour import ProfileError, cmyk_to_rgb, to_srgb
 from flowsr_jax.files.containers import HEAD, container, readable, refusal
 from flowsr_jax.files.tiff import LayoutError, read_tiff
 
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".gif",
-)  # fmt: skip
 MAX_TEXT = 1000  # characters of a text that is handed on
 
 
@@ -179,30 +176,6 @@ def write_png(path: str | os.PathLike, rgb) -> None:
         raise ValueError(f"rgb must be uint8 [H,W,3], got {rgb.dtype} {rgb.shape}")
     with atomic_write(path) as file:
         Image.fromarray(np.ascontiguousarray(rgb)).save(file, format="PNG")
-
-
-def list_images(path: str | os.PathLike) -> list[Path]:
-    """List the image files of a folder and its sub-folders, sorted; a file lists itself.
-
-    Chosen by suffix (any case); hidden files and folders are left out.
-
-    Raises:
-      ImageError: there is no such file or folder.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = []
-        for folder, subfolders, names in os.walk(path):
-            subfolders[:] = [s for s in subfolders if not s.startswith(".")]
-            found += [
-                Path(folder, name)
-                for name in names
-                if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-            ]
-        return sorted(found)
-    if not path.exists():
-        raise ImageError(f"{path}: no such file or folder")
-    return [path]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from flowsr_jax.files.atomic import remove_leftovers, require_writable
 from flowsr_jax.files.images import ImageError
 from flowsr_jax.upscaling.image import SampleError
-from flowsr_jax.upscaling.jobs import Job, UsageError, plan
+from flowsr_jax.upscaling.jobs import Job, Plan, UsageError, plan
 from flowsr_jax.upscaling.mark import MarkError
 from flowsr_jax.upscaling.progress import Progress, progress
 from flowsr_jax.upscaling.windows import Windows
@@ -26,24 +26,27 @@ class Summary:
 
 
 def begin(
-    source: str | os.PathLike, out: str | os.PathLike, num_samples: int = 1, heat: bool = False
-) -> list[Job]:
-    """Plan a batch, and see that its results can be written.
+    sources: str | os.PathLike | Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    num_samples: int = 1,
+    heat: bool = False,
+    **options,
+) -> Plan:
+    """Plan a batch, and see that its results can be written; arguments as `plan`.
 
     Raises:
       ImageError, UsageError: as `plan`, or a folder that cannot be written to.
     """
-    out = Path(out)
-    jobs = plan(Path(source), out, num_samples, heat)
+    jobs = plan(sources, Path(out), num_samples, heat, **options)
     try:
-        require_writable(out)
+        require_writable(jobs.out)
     except OSError as error:
         raise UsageError(str(error)) from None
     return jobs
 
 
 def run_batch(
-    jobs: Sequence[Job],
+    jobs: Plan,
     sampler: Windows,
     work: Callable[[Job, Progress], str],
     overwrite: bool = False,
@@ -56,10 +59,12 @@ def run_batch(
       work: (job, progress) -> what to report; writes the job's files, whole or not at all.
       overwrite: also do jobs whose files exist; otherwise they are skipped.
     """
-    for folder in {job.outputs[0].parent for job in jobs}:
+    for folder in jobs.folders():
         remove_leftovers(folder)
     counts = {"written": 0, "skipped": 0, "failed": 0}
     with progress(len(jobs)) as shown:
+        for note in jobs.notes:
+            shown.say(note, True)
         for job in jobs:
             if job.problem:
                 outcome, text = "failed", job.problem

@@ -18,7 +18,8 @@ import numpy as np
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data.sources.cache import Cache
-from flowsr_jax.files.images import SUFFIXES, ImageError, read_rgb
+from flowsr_jax.files.images import ImageError, read_rgb
+from flowsr_jax.files.listing import Listing, list_images
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class FileSource:
       min_size: least height and width of an image, in pixels.
       cache_mib: decoded images kept in memory (the least recently used go first).
       where: what the files are, for messages.
-      check: False decodes nothing now: only the suffix of a file is looked at.
+      check: False decodes nothing now.
+      left_out: [(name, kind)] of files beside them that are no images, to be reported too.
 
     Attributes:
       files: the usable files.
@@ -76,6 +78,7 @@ class FileSource:
         cache_mib: int = 1024,
         where: str = "the files",
         check: bool = True,
+        left_out: Sequence[tuple[str, str]] = (),
     ):
         self._cache = Cache(cache_mib * MIB)
         self._notes: list[tuple[str, str]] = []
@@ -84,17 +87,20 @@ class FileSource:
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
             found = list(pool.map(lambda file: self._examine(file, min_size, check), files))
         self.skipped = [(n, f) for n, f in zip(names, found, strict=True) if isinstance(f, str)]
+        self.skipped += [(name, f"not an image file ({kind})") for name, kind in left_out]
+        self.skipped.sort()
+        total = len(files) + len(left_out)
         good = [i for i, f in enumerate(found) if not isinstance(f, str)]
         self.sizes = tuple(found[i] for i in good) if check else ()
         self.files, self._names = (tuple(seq[i] for i in good) for seq in (files, names))
-        _report(self.skipped, len(files), where)
+        _report(self.skipped, total, where)
         known = dict(zip(files, names, strict=True))
         for file, note in sorted(self._notes)[:SHOWN]:
             log.warning("%s: %s", known[file], note)
         if not good:
             first = f" (the first: {': '.join(self.skipped[0])})" if self.skipped else ""
             raise ConfigError(
-                f"no usable image in {where}: {len(files)} files found, "
+                f"no usable image in {where}: {total} files found, "
                 f"{len(self.skipped)} skipped{first}"
             )
 
@@ -114,8 +120,6 @@ class FileSource:
 
     def _examine(self, file: Path, min_size: int, check: bool) -> tuple[int, ...] | str:
         """Return (height, width), () without `check`, or why the file cannot be used."""
-        if not file.name.lower().endswith(SUFFIXES):
-            return f"not an image file ({file.suffix or 'no suffix'})"
         if not check:
             return ()
         say = functools.partial(self._note, file)
@@ -151,36 +155,28 @@ class FolderSource(FileSource):
         cache_mib: int = 1024,
         check: bool = True,
     ):
-        root = Path(folder)
-        files = list_files(root)
+        found = list_folder(folder)
         super().__init__(
-            files,
-            [file.relative_to(root).as_posix() for file in files],
+            found.files,
+            found.names,
             min_size=min_size,
             cache_mib=cache_mib,
-            where=str(root.absolute()),
+            where=str(found.root.absolute()),
             check=check,
+            left_out=found.left_out,
         )
 
 
-def list_files(root: Path) -> list[Path]:
-    """Return the files of a folder and its sub-folders, sorted; links are followed.
-
-    Hidden files and folders are passed over.
+def list_folder(root: str | os.PathLike) -> Listing:
+    """Return `files.listing.list_images` of a folder.
 
     Raises:
       ConfigError: no such folder.
     """
+    root = Path(root)
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder of images (looked in {root.absolute()})")
-    found, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        subfolders[:] = [] if real in seen else [s for s in subfolders if not s.startswith(".")]
-        if real not in seen:  # links may lead in circles
-            found += [Path(folder, name) for name in names if not name.startswith(".")]
-        seen.add(real)
-    return sorted(found)
+    return list_images(root)
 
 
 def _report(skipped: Sequence[tuple[str, str]], total: int, where: str) -> None:
@@ -195,4 +191,4 @@ def _report(skipped: Sequence[tuple[str, str]], total: int, where: str) -> None:
 from flowsr_jax.data.sources.embedded import EmbeddedSource  # noqa: E402
 from flowsr_jax.data.sources.make import make_source  # noqa: E402
 
-__all__ = ["EmbeddedSource", "FileSource", "FolderSource", "Source", "list_files", "make_source"]
+__all__ = ["EmbeddedSource", "FileSource", "FolderSource", "Source", "list_folder", "make_source"]

@@ -11,9 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.data.sources import FileSource, list_files
+from flowsr_jax.data.sources import FileSource, list_folder
 from flowsr_jax.data.transforms import fits
-from flowsr_jax.files.images import SUFFIXES
 
 # DIV2K and Flickr2K: 0001x4.png, 000001x4.png; realistic LR 0001x4m.png, 0001x4w1.png.
 LR_NAME = re.compile(r"(?P<hr>.+)x(?P<scale>\d+)([a-z]\d*)?")
@@ -57,23 +56,22 @@ class PairedSource:
     ):
         roots = Path(hr_folder), Path(lr_folder)
         where = f"{roots[0].absolute()} (HR) and {roots[1].absolute()} (LR)"
-        found = [list_files(root) for root in roots]
-        (hr, lr) = ([f for f in files if f.name.lower().endswith(SUFFIXES)] for files in found)
-        names = [_names(root, files) for root, files in zip(roots, (hr, lr), strict=True)]
+        found = [list_folder(root) for root in roots]
+        hr, lr = (side.files for side in found)
+        names = [side.names for side in found]
         try:
             pairs = pair_names(*names, scale)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
         self._source = FileSource(
-            [*found[0], *found[1]],
-            [
-                f"{root.name}/{name}"
-                for root, files in zip(roots, found, strict=True)
-                for name in _names(root, files)
-            ],
+            [*hr, *lr],
+            [f"{side.root.name}/{name}" for side in found for name in side.names],
             cache_mib=cache_mib,
             where=where,
             check=check,
+            left_out=[
+                (f"{side.root.name}/{name}", kind) for side in found for name, kind in side.left_out
+            ],
         )
         self.files = self._source.files
         self.skipped = list(self._source.skipped)
@@ -172,10 +170,6 @@ def pair_names(hr: Sequence[str], lr: Sequence[str], scale: int) -> list[tuple[i
 def _key(name: str, whole: bool) -> str:
     path = PurePosixPath(name)
     return path.with_suffix("").as_posix() if whole else path.stem
-
-
-def _names(root: Path, files: Iterable[Path]) -> list[str]:
-    return [file.relative_to(root).as_posix() for file in files]
 
 
 def _first(names: Iterable[str]) -> str:
