@@ -111,7 +111,8 @@ def test_several_inputs_and_patterns(folder, tmp_path):
         return [job.name for job in plan(sources, tmp_path / "out")]
 
     assert names(folder / "b.png", folder / "link") == ["b.png", "linked.png"]
-    assert names(str(folder / "[ab].[Jp][Pn][Gg]"), folder / "c.jfif") == ["a.JPG", "b.png", "c.jfif"]
+    pattern = str(folder / "[ab].[Jp][Pn][Gg]")
+    assert names(pattern, folder / "c.jfif") == ["a.JPG", "b.png", "c.jfif"]
     assert names(folder / "b.png", folder / "b.png") == ["b.png"]
     IMAGE.save(tmp_path / "b.jpg")
     with pytest.raises(UsageError, match="b.png and b.jpg would all be written to"):
