@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         ("up", "LR files of `down` back to HR images; not super-resolution"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument("-i", "--input", required=True, help="image file or folder")
+        verb.add_argument("-i", "--input", nargs="+", required=True, help="images, folders")
         verb.add_argument("-o", "--output", required=True, help="output folder")
         verb.add_argument("-n", "--model", required=True, help="model folder or weight file")
         verb.add_argument(
@@ -34,6 +34,12 @@ def _parser() -> argparse.ArgumentParser:
             help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",
         )
         verb.add_argument("--overwrite", action="store_true", help="make existing outputs again")
+        if name == "down":
+            verb.add_argument(
+                "--keep-profile",
+                action="store_true",
+                help="keep colours and profile as they are; default: convert to sRGB",
+            )
     verb.add_argument("--seed", type=int, help="draw z; 0 to 2**32 - 1 (default: z is 0)")
     verb.add_argument(
         "--temperature", type=float, help="draw z with this standard deviation (default: z is 0)"
@@ -52,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         use_compilation_cache()
 
     options = {"tile": args.tile, "overwrite": args.overwrite}
-    if args.verb == "up":
+    if args.verb == "down":
+        options |= {"keep_profile": args.keep_profile}
+    else:
         options |= {"seed": args.seed, "temperature": args.temperature}
     run = downscale_files if args.verb == "down" else restore_files
     try:

@@ -17,8 +17,12 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-i", "--input", required=True, help="image file or folder")
-    parser.add_argument("-o", "--output", required=True, help="output folder")
+    parser.add_argument(
+        "-i", "--input", nargs="+", required=True, metavar="IN", help="images, folders, patterns"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="folder; or a file, for one image"
+    )
     parser.add_argument("-n", "--model", required=True, help="model folder or weight file")
     parser.add_argument("--num-samples", type=int, default=1, help="samples per image")
     parser.add_argument("--temperature", type=float, help="default: the model's own")
@@ -45,17 +49,47 @@ def main(argv: list[str] | None = None) -> int:
         help="also write NAME_std.png, a heat map of the deviation over the samples",
     )
     parser.add_argument("--overwrite", action="store_true", help="draw existing outputs again")
+    parser.add_argument("--same-noise", action="store_true", help="one noise for all: film frames")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="part I of N, from 0")
+    files = parser.add_argument_group("files")
+    files.add_argument("--ext", help="png, jpg, webp or tiff; default: png")
+    files.add_argument("--depth", default="auto", choices=("auto", "8", "16"), help="bits")
+    files.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100")
+    files.add_argument("--suffix", default="", help="of the outputs' names")
+    files.add_argument("--outscale", type=float, help="of the files; at most the model's scale")
+    files.add_argument(
+        "--keep-profile",
+        action="store_true",
+        help="keep colours and profile as they are; default: convert to sRGB",
+    )
+    files.add_argument("--keep-metadata", action="store_true", help="keep EXIF, XMP and DPI")
+    files.add_argument("--page", type=int, default=1, help="of TIFF files, from 1")
+    files.add_argument(
+        "--bands",
+        type=lambda text: tuple(int(part) for part in text.split(",")),
+        metavar="R,G,B",
+        help="of TIFF files, from 1: one or three to be taken as grey or RGB",
+    )
     args = parser.parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
     from flowsr_jax.io.compilation_cache import use_compilation_cache
-    from flowsr_jax.upscaling import upscale_files
+    from flowsr_jax.upscaling import Output, parse_shard, upscale_files
 
     if argv is None:  # as a command
         use_compilation_cache()
 
     chosen = {"sampler": args.sampler, "steps": args.steps}
     try:
+        output = Output(
+            ext=args.ext,
+            depth=args.depth if args.depth == "auto" else int(args.depth),
+            quality=args.quality,
+            suffix=args.suffix,
+            outscale=args.outscale,
+            keep_profile=args.keep_profile,
+            keep_metadata=args.keep_metadata,
+        )
         summary = upscale_files(
             read_model(args.model),
             args.input,
@@ -68,6 +102,11 @@ def main(argv: list[str] | None = None) -> int:
             back_project=args.back_project,
             uncertainty=args.uncertainty,
             overwrite=args.overwrite,
+            output=output,
+            same_noise=args.same_noise,
+            page=args.page,
+            bands=args.bands,
+            shard=parse_shard(args.shard),
             options={k: v for k, v in chosen.items() if v is not None},
         )
     except (ValueError, OSError) as error:

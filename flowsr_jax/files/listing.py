@@ -132,4 +132,3 @@ def _kind(entry: os.DirEntry) -> str | None:
 
 def _parts(path: str) -> list[str]:
     return path.split("/")
-

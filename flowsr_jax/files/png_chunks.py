@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"}
-SIDE = {b"iCCP", b"gAMA", b"cHRM", b"cICP", b"sRGB", b"pHYs"}
+SIDE = {b"iCCP", b"gAMA", b"cHRM", b"cICP", b"sRGB"}
 TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 MAX_PROFILE = 1 << 26  # bytes of a profile, decompressed
 # Texts that hold EXIF data, and with it the orientation: handed on at any usual length.

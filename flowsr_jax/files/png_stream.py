@@ -6,7 +6,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -21,7 +21,7 @@ MAX_SIDE = 2**31 - 1
 
 
 class PngRows:
-    """Takes the rows of an 8-bit PNG, from top to bottom; see `open_png`."""
+    """Takes the rows of a PNG, from top to bottom; see `open_png`."""
 
     def __init__(
         self,
@@ -30,22 +30,28 @@ class PngRows:
         width: int,
         channels: int,
         text: Mapping[str, str] | None = None,
+        *,
+        depth: int = 8,
+        chunks: Sequence[tuple[bytes, bytes]] = (),
     ):
         if channels not in COLOUR_TYPE:
             raise ValueError(f"channels = {channels!r} is not one of {tuple(COLOUR_TYPE)}")
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
             raise ValueError(f"a PNG cannot have {height} x {width} pixels")
         self._file, self._shape, self._missing = file, (width, channels), height
-        self._above = np.zeros((1, width, channels), np.uint8)
+        self._type = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}[depth]
+        self._above = np.zeros((1, width, channels * depth // 8), np.uint8)
         self._deflate = zlib.compressobj(LEVEL)
         file.write(b"\x89PNG\r\n\x1a\n")
-        header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPE[channels], 0, 0, 0)
+        header = struct.pack(">IIBBBBB", width, height, depth, COLOUR_TYPE[channels], 0, 0, 0)
         self._chunk(b"IHDR", header)
+        for name, content in chunks:
+            self._chunk(name, content)
         for key, value in (text or {}).items():
             self._chunk(b"tEXt", key.encode("latin-1") + b"\0" + value.encode("latin-1"))
 
     def write(self, rows) -> None:
-        """Append rows: uint8 [N,width,channels], or [N,width] with one channel.
+        """Append rows: [N,width,channels], or [N,width] with one channel; uint8, or uint16.
 
         Raises:
           ValueError: another dtype or shape, or more rows than the image has.
@@ -53,13 +59,15 @@ class PngRows:
         """
         rows = np.asarray(rows)
         rows = rows[..., None] if rows.ndim == 2 else rows
-        if rows.dtype != np.uint8 or rows.shape[1:] != self._shape or len(rows) > self._missing:
+        if rows.dtype != self._type or rows.shape[1:] != self._shape or len(rows) > self._missing:
             raise ValueError(
-                f"rows must be uint8 [N,{self._shape[0]},{self._shape[1]}] with N <= "
+                f"rows must be {self._type} [N,{self._shape[0]},{self._shape[1]}] with N <= "
                 f"{self._missing}, got {rows.dtype} {rows.shape}"
             )
         self._missing -= len(rows)
-        block = max(1, BLOCK_BYTES // (self._shape[0] * self._shape[1]))
+        if rows.dtype == np.uint16:  # a pixel is its bytes, the high one first
+            rows = np.ascontiguousarray(rows, ">u2").view(np.uint8)
+        block = max(1, BLOCK_BYTES // rows[:1].nbytes) if len(rows) else 1
         for start in range(0, len(rows), block):
             part = rows[start : start + block]
             self._data(self._deflate.compress(_filtered(part, self._above)))
@@ -93,6 +101,9 @@ def open_png(
     width: int,
     channels: int = 3,
     text: Mapping[str, str] | None = None,
+    *,
+    depth: int = 8,
+    chunks: Sequence[tuple[bytes, bytes]] = (),
 ) -> Iterator[PngRows]:
     """Open a PNG for writing row by row; the file appears whole or not at all.
 
@@ -101,6 +112,8 @@ def open_png(
       height, width: in pixels, at least 1.
       channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
       text: {keyword: text} to be put into the file, Latin-1.
+      depth: 8 or 16 bits per channel.
+      chunks: (name, content) of further chunks, in front of the pixels.
 
     Yields:
       a `PngRows`; its `finish` is called at the end of the block.
@@ -110,7 +123,7 @@ def open_png(
       OSError: the file cannot be written.
     """
     with atomic_write(path) as file:
-        rows = PngRows(file, height, width, channels, text)
+        rows = PngRows(file, height, width, channels, text, depth=depth, chunks=chunks)
         yield rows
         rows.finish()
 

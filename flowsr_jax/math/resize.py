@@ -132,6 +132,16 @@ def downscale_taps(n: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return _taps(n * scale, n, 1 / scale, "symmetric")
 
 
+def axis_taps(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return one axis of `imresize(image, output_shape=...)`, from n to m pixels, as a linear map.
+
+    Returns:
+      (weights float64 [m,P], positions int [m,P]): result i is the sum of the image's
+      pixels at positions[i] times weights[i].
+    """
+    return _taps(n, m, m / n, "symmetric")
+
+
 def _as_batch(image):
     """Return the image as [B,H,W,C] and the function that restores its rank."""
     x = image if isinstance(image, jax.Array) else np.asarray(image)

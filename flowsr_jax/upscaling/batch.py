@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flowsr_jax.files.atomic import remove_leftovers, require_writable
 from flowsr_jax.files.images import ImageError
+from flowsr_jax.files.writers import WriteError
 from flowsr_jax.upscaling.image import SampleError
 from flowsr_jax.upscaling.jobs import Job, Plan, UsageError, plan
 from flowsr_jax.upscaling.mark import MarkError
@@ -82,7 +83,7 @@ def _attempt(job: Job, sampler: Windows, work, shown: Progress) -> tuple[str, st
     while True:
         try:
             return "written", work(job, shown)
-        except (ImageError, SampleError, MarkError) as error:
+        except (ImageError, SampleError, MarkError, WriteError) as error:
             return "failed", str(error)
         except OSError as error:
             return "failed", f"{job.outputs[0]}: cannot be written ({error.strerror or error})"

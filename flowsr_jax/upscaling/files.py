@@ -3,31 +3,33 @@
 Each image has its own key, made of the seed and its relative name, so a result does not
 depend on what else is there.  Images are drawn, finished and written in strips: memory
 grows with the width of an image and with the number of samples, and beyond the decoded
-input not with its height.
+input not with its height (of PNG; other kinds of files are written as a whole).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowsr_jax.files.images import read_image
+from flowsr_jax.files.images import Picture, read_image
+from flowsr_jax.files.transparency import fill_hidden
 from flowsr_jax.models import Params
 from flowsr_jax.upscaling.batch import Summary, begin, run_batch
-from flowsr_jax.upscaling.finish import Projector, alpha_rows, cropped, grey
+from flowsr_jax.upscaling.finish import AlphaRows, Projector, cropped, grey, resized
 from flowsr_jax.upscaling.image import image_key, image_strips
 from flowsr_jax.upscaling.jobs import Job, UsageError
 from flowsr_jax.upscaling.mark import check_lr_file, identity, repairs_jpeg
-from flowsr_jax.upscaling.output import write_files
+from flowsr_jax.upscaling.output import Output, losses, write_files
 from flowsr_jax.upscaling.progress import Progress, reports
 from flowsr_jax.upscaling.sampler import Sampler
 
 
 def upscale_files(
     params: Params,
-    source: str | os.PathLike,
+    source: str | os.PathLike | Sequence[str | os.PathLike],
     out: str | os.PathLike,
     *,
     num_samples: int = 1,
@@ -38,21 +40,27 @@ def upscale_files(
     back_project: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
+    output: Output | None = None,
+    same_noise: bool = False,
+    page: int = 1,
+    bands: Sequence[int] | None = None,
+    shard: tuple[int, int] = (0, 1),
     options: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Super-resolve an image file, or all images of a folder and its sub-folders.
+    """Super-resolve an image file, or all images of folders and their sub-folders.
 
     Writes OUT/NAME.png, or OUT/NAME_0.png, NAME_1.png, ... for several samples; the
-    sub-folders are mirrored.  Outputs have 8 bits; grey images give grey ones, and an
-    alpha channel is enlarged with MATLAB's bicubic kernel.  A file that cannot be read,
-    drawn or written is reported, and the rest goes on.  With a rescaling model, LR files
-    that its `downscale_files` did not make are warned of or refused
-    (`mark.check_lr_file`), and results are cut to the size in the mark.
+    sub-folders are mirrored.  Grey images give grey ones.  An alpha channel is enlarged with
+    MATLAB's bicubic kernel; colours that it hides are replaced by visible neighbours before
+    the model sees them.  A file that cannot be read, drawn or written is reported, and the
+    rest goes on.  With a rescaling model, LR files that its `downscale_files` did not make
+    are warned of or refused (`mark.check_lr_file`), results are cut to the size in the mark,
+    and colours are never converted.
 
     Args:
       params: model parameters.
-      source: image file or folder.
-      out: output folder, made when missing.
+      source: image file, folder or pattern, one or several.
+      out: output folder, made when missing; or the output file of a single input file.
       num_samples: samples per image, at least 1.
       temperature: as `flowsr_jax.sample`; None is the model's default.
       seed: 0 <= seed < 2**32.
@@ -66,6 +74,10 @@ def upscale_files(
         (at least 2; of the 8-bit values, mean over the channels) as colours from black
         (0) to pale yellow (25 grey levels of 255 and more).
       overwrite: also draw images whose outputs exist; otherwise they are skipped.
+      output: how results are written; None is PNG at the depth of the input.
+      same_noise: all images get the noise of one: for the frames of a film.
+      page, bands: as `read_image`, of TIFF files.
+      shard: (I, N) draws the part I of N, from 0, of the images.
       options: further options of the family's `sample`, hashable.
 
     Returns:
@@ -75,6 +87,7 @@ def upscale_files(
       UsageError: nothing was done: a bad argument, no images, outputs that all collide
         or are inputs, or a folder that cannot be written to.
     """
+    output = output or Output()
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UsageError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
     try:
@@ -89,54 +102,113 @@ def upscale_files(
             raise UsageError(
                 "back_project is for bicubic LR images; a rescaling model makes its own"
             )
-        jobs = begin(source, out, num_samples, uncertainty)
+        jobs = begin(
+            source, out, num_samples, uncertainty,
+            ending=output.ending, suffix=output.suffix, shard=shard,
+        )  # fmt: skip
+        output.check(jobs.kind, sampler.scale)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    read = functools.partial(
+        read_image, keep_profile=output.keep_profile or sampler.rescales, page=page, bands=bands
+    )
     weights = identity(params) if sampler.rescales else ""
 
     def work(job: Job, shown: Progress) -> str:
-        return _run(sampler, job, seed, back_project, weights, shown)
+        key = image_key(seed, "" if same_noise else job.name)
+        return _Task(sampler, job, shown, output, jobs.kind).run(read, key, back_project, weights)
 
     return run_batch(jobs, sampler, work, overwrite)
 
 
-def _run(
-    sampler: Sampler, job: Job, seed: int, back_project: bool, weights: str, shown: Progress
-) -> str:
-    picture = read_image(job.source)
-    for note in picture.notes:
-        shown.say(f"{job.name}: {note}", True)
-    rows, columns = picture.pixels.shape[:2]
-    height, width = sampler.scale * rows, sampler.scale * columns
-    is_grey = picture.grey and sampler.channels == 3
-    if sampler.rescales:
-        mark, warnings = check_lr_file(picture, sampler.params, weights)
-        for text in warnings:
-            shown.say(f"{job.name}: {text}", True)
-        if mark is not None:
-            height, width, is_grey = mark.height, mark.width, mark.grey
-            if repairs_jpeg(sampler.params):  # an LR file with a mark is as it was made
-                sampler = sampler.but(restore=False)
-    strips = image_strips(
-        sampler,
-        picture.pixels,
-        image_key(seed, job.name),
-        **reports(shown, job.name, sampler.window(rows, columns), (rows, columns)),
-    )
-    if is_grey:
-        strips = grey(strips)
-    projector = None
-    if back_project:
-        projector = Projector(picture.pixels, sampler.scale, sampler.num_samples)
-        strips = projector.run(strips)
-    alpha = None
-    if picture.alpha is not None:
-        alpha = functools.partial(alpha_rows, picture.alpha, sampler.scale, width)
-    channels = 1 if is_grey else 3
-    write_files(job, cropped(strips, height, width), (height, width, channels), alpha=alpha)
-    text = str(job.files[0])
-    if len(job.files) > 1:
-        text += f" and {len(job.files) - 1} more"
-    if projector:
-        text += f" (LR-PSNR {projector.before.psnr():.2f} -> {projector.after.psnr():.2f} dB)"
-    return text
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One job at work."""
+
+    sampler: Sampler
+    job: Job
+    shown: Progress
+    output: Output
+    kind: str
+
+    def say(self, text: str) -> None:
+        """Show a line on the job's file."""
+        self.shown.say(f"{self.job.name}: {text}", True)
+
+    def run(self, read, key, back_project: bool, weights: str) -> str:
+        """Do the job; return what to report."""
+        sampler, job, output = self.sampler, self.job, self.output
+        picture = self._read(read)
+        rows, columns = picture.pixels.shape[:2]
+        height, width = sampler.scale * rows, sampler.scale * columns
+        is_grey = picture.grey and sampler.channels == 3 and not _colour_profile(picture)
+        if sampler.rescales:
+            mark, warnings = check_lr_file(picture, sampler.params, weights)
+            for text in warnings:
+                self.say(text)
+            if mark is not None:
+                height, width, is_grey = mark.height, mark.width, mark.grey
+                if repairs_jpeg(sampler.params):  # an LR file with a mark is as it was made
+                    sampler = sampler.but(restore=False)
+        bits = output.bits(picture, self.kind)
+        for text in losses(picture, self.kind, bits):
+            self.say(text)
+        pixels = picture.pixels
+        if picture.alpha is not None and not sampler.rescales:
+            pixels = fill_hidden(pixels, picture.alpha)
+        strips = image_strips(
+            sampler,
+            pixels,
+            key,
+            **reports(self.shown, job.name, sampler.window(rows, columns), (rows, columns)),
+        )
+        if is_grey:
+            strips = grey(strips)
+        projector = None
+        if back_project:
+            projector = Projector(pixels, sampler.scale, sampler.num_samples)
+            strips = projector.run(strips)
+        strips = cropped(strips, height, width)
+        size = output.size(height, width, sampler.scale)
+        if size != (height, width):
+            strips = resized(strips, (height, width), size)
+        alpha = None
+        if picture.alpha is not None:
+            target = None if size == (height, width) else size
+            channel = AlphaRows(picture.alpha, sampler.scale, target)
+            alpha = functools.partial(channel.rows, size[1])
+        write_files(
+            job,
+            strips,
+            (*size, 1 if is_grey else 3),
+            alpha=alpha,
+            bits=bits,
+            quality=output.quality,
+            beside=output.beside(job, picture),
+        )
+        return self._report(picture, projector)
+
+    def _read(self, read) -> Picture:
+        picture = read(self.job.source)
+        numbers = [name for name in picture.profile if name != "iCCP"]
+        if numbers and self.kind != "PNG" and not self.sampler.rescales:
+            self.say(f"a {self.kind} file holds no {' and '.join(numbers)}; colours become sRGB")
+            picture = read(self.job.source, keep_profile=False)
+        for note in picture.notes:
+            self.say(note)
+        return picture
+
+    def _report(self, picture: Picture, projector: Projector | None) -> str:
+        text = str(self.job.files[0])
+        if len(self.job.files) > 1:
+            text += f" and {len(self.job.files) - 1} more"
+        if picture.converted:
+            text += f", colours converted from {picture.converted}"
+        if projector:
+            text += f" (LR-PSNR {projector.before.psnr():.2f} -> {projector.after.psnr():.2f} dB)"
+        return text
+
+
+def _colour_profile(picture: Picture) -> bool:
+    """Whether a kept profile is one of RGB, which a grey file must not hold."""
+    return picture.profile.get("iCCP", b"")[16:20] == b"RGB "

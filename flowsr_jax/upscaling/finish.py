@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from flowsr_jax.files.colour import LUMA as LUMA_WEIGHTS
 from flowsr_jax.math.back_projection import back_project
-from flowsr_jax.math.resize import imresize, imresize_window
+from flowsr_jax.math.resize import axis_taps, imresize, imresize_window
 from flowsr_jax.metrics import to_uint8
 
 CONTEXT = 16  # LR rows on both sides that back-projection sees beyond those it corrects
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
+LUMA = np.array(LUMA_WEIGHTS, np.float32)
 
 
 class Window:
@@ -125,6 +126,63 @@ def cropped(strips: Iterable[np.ndarray], height: int, width: int) -> Iterator[n
         top += strip.shape[1]
 
 
-def alpha_rows(alpha: np.ndarray, scale: float, width: int, *, top: int, rows: int) -> np.ndarray:
-    """Rows top..top+rows-1, `width` columns, of uint8 [h,w] resized with MATLAB's bicubic."""
-    return imresize_window(alpha, scale, top, 0, rows, width)
+def resized(
+    strips: Iterable[np.ndarray], size: tuple[int, int], target: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """Resize an image that comes in strips by MATLAB's bicubic kernel (`imresize`).
+
+    Args:
+      strips: [n,rows,width,...] from top to bottom.
+      size: (height, width) of the image.
+      target: of the result.
+
+    Yields:
+      float32 strips of the result, of any number of rows.
+    """
+    rows, columns = (axis_taps(n, m) for n, m in zip(size, target, strict=True))
+    last = np.maximum.accumulate(rows[1].max(axis=1))
+    kept, top, done = None, 0, 0
+    for strip in strips:
+        kept = strip if kept is None else np.concatenate([kept, strip], axis=1)
+        stop = int(np.searchsorted(last, top + kept.shape[1]))
+        if stop > done:
+            weights, index = (x[done:stop] for x in rows)
+            yield _summed(_summed(kept, weights, index - top, 1), *columns, 2)
+            done = stop
+        first = int(rows[1][done:].min()) if done < target[0] else top + kept.shape[1]
+        kept, top = kept[:, first - top :], first
+
+
+def _summed(x: np.ndarray, weights: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    out = np.float32(0)
+    for k in range(weights.shape[1]):
+        part = np.take(x, index[:, k], axis=axis)
+        out = out + part * weights[:, k].astype(np.float32).reshape(shape)
+    return out
+
+
+class AlphaRows:
+    """The alpha channel of a result: the input's, resized by MATLAB's bicubic kernel.
+
+    Args:
+      alpha: uint8 or uint16 [h,w].
+      scale: of the result.
+      target: (height, width) that the scaled channel is resized to, or None.
+    """
+
+    def __init__(self, alpha: np.ndarray, scale: float, target: tuple[int, int] | None = None):
+        self._deep = alpha.dtype == np.uint16
+        alpha = alpha.astype(np.float32) / 65535 if self._deep else alpha
+        self._whole = target is not None
+        self._alpha, self._scale = imresize(alpha, output_shape=target) if target else alpha, scale
+
+    def rows(self, width: int, *, top: int, rows: int) -> np.ndarray:
+        """Return rows top..top+rows-1, `width` columns, float32 in [0,1]."""
+        if self._whole:
+            found = self._alpha[top : top + rows, :width]
+        else:
+            found = imresize_window(self._alpha, self._scale, top, 0, rows, width)
+        found = found.astype(np.float32) if self._deep else found / np.float32(255)
+        return np.clip(found, 0, 1)

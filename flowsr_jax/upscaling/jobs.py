@@ -11,12 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flowsr_jax.files.listing import Listing, list_images
-
-# Endings that an output may have, and the kind of file each asks for.
-KINDS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF",
-    ".tiff": "TIFF",
-}  # fmt: skip
+from flowsr_jax.files.writers import KINDS
 
 
 class UsageError(ValueError):
@@ -82,6 +77,11 @@ class Plan(Sequence[Job]):
 
     def __iter__(self) -> Iterator[Job]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def kind(self) -> str:
+        """The kind of the samples' files."""
+        return KINDS["." + self.tails[0].rpartition(".")[2].lower()]
 
     def stem(self, name: str) -> str:
         """Return what the outputs of an input are called, before their tails."""

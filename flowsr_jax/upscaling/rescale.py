@@ -6,11 +6,13 @@ import functools
 import os
 
 from flowsr_jax.files.images import read_image
+from flowsr_jax.files.transparency import fill_hidden
+from flowsr_jax.files.writers import Beside
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.upscaling.batch import Summary, begin, run_batch
 from flowsr_jax.upscaling.downscaler import Downscaler
 from flowsr_jax.upscaling.files import upscale_files
-from flowsr_jax.upscaling.finish import alpha_rows
+from flowsr_jax.upscaling.finish import AlphaRows
 from flowsr_jax.upscaling.image import image_strips
 from flowsr_jax.upscaling.jobs import Job, UsageError
 from flowsr_jax.upscaling.mark import Mark, identity
@@ -25,6 +27,7 @@ def downscale_files(
     *,
     tile: int | str = "auto",
     overwrite: bool = False,
+    keep_profile: bool = False,
 ) -> Summary:
     """Make LR files of an image file, or of all images of a folder and its sub-folders.
 
@@ -32,7 +35,7 @@ def downscale_files(
     mirrored at the bottom and right to multiples of the scale s, so the LR image has
     ceil(h/s) x ceil(w/s) pixels.  Of grey images the LR image is in colour, which is where
     the model hides its information.  An alpha channel is shrunk with MATLAB's bicubic
-    kernel; the colours under it are downscaled as they are stored.  A file that cannot be
+    kernel; colours that it hides are replaced by visible neighbours before.  A file that cannot be
     read or written is reported, and the rest goes on.
 
     Args:
@@ -41,6 +44,7 @@ def downscale_files(
       out: output folder, made when missing.
       tile: as `upscale_files`, in LR pixels.
       overwrite: also make LR files that exist; otherwise they are skipped.
+      keep_profile: do not convert colours to sRGB; write the input's profile instead.
 
     Returns:
       the counts of written, skipped and failed input files.
@@ -58,7 +62,7 @@ def downscale_files(
     weights = identity(params)
 
     def work(job: Job, shown: Progress) -> str:
-        return _shrink(downscaler, job, weights, shown)
+        return _shrink(downscaler, job, weights, keep_profile, shown)
 
     return run_batch(jobs, downscaler, work, overwrite)
 
@@ -109,11 +113,16 @@ def _require_rescaling(params: Params) -> None:
         )
 
 
-def _shrink(downscaler: Downscaler, job: Job, weights: str, shown: Progress) -> str:
-    picture = read_image(job.source)
+def _shrink(
+    downscaler: Downscaler, job: Job, weights: str, keep_profile: bool, shown: Progress
+) -> str:
+    picture = read_image(job.source, keep_profile=keep_profile)
     for note in picture.notes:
         shown.say(f"{job.name}: {note}", True)
-    height, width = picture.pixels.shape[:2]
+    pixels = picture.pixels
+    if picture.alpha is not None:
+        pixels = fill_hidden(pixels, picture.alpha)
+    height, width = pixels.shape[:2]
     scale = downscaler.scale
     rows, columns = -(-height // scale), -(-width // scale)
     mark = Mark(
@@ -127,13 +136,14 @@ def _shrink(downscaler: Downscaler, job: Job, weights: str, shown: Progress) -> 
     )
     strips = image_strips(
         downscaler,
-        picture.pixels,
+        pixels,
         None,
         **reports(shown, job.name, downscaler.window(rows, columns), (rows, columns)),
     )
     alpha = None
     if picture.alpha is not None:
-        alpha = functools.partial(alpha_rows, picture.alpha, 1 / scale, columns)
+        alpha = functools.partial(AlphaRows(picture.alpha, 1 / scale).rows, columns)
     size = rows, columns, downscaler.channels
-    write_files(job, strips, size, alpha=alpha, text=mark.text())
+    beside = Beside(picture.profile, text=mark.text())
+    write_files(job, strips, size, alpha=alpha, beside=beside)
     return str(job.files[0])
