@@ -286,7 +286,7 @@ def test_grey_and_transparency_are_kept(tmp_path, params):
 
 
 def test_alpha_of_a_tiled_image_has_no_seam(tmp_path, params):
-    rgba = np.dstack([_rgb(150, 40), _rgb(150, 40, seed=1)[..., 0]])
+    rgba = np.dstack([_rgb(150, 40), np.maximum(_rgb(150, 40, seed=1)[..., 0], 1)])
     Image.fromarray(rgba).save(tmp_path / "a.png")
     upscale_files(params, tmp_path / "a.png", tmp_path / "out", tile=32, temperature=0.0)
     out = np.array(Image.open(tmp_path / "out" / "a.png"))
