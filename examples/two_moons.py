@@ -55,6 +55,10 @@ class SinhArcsinh(Bijector):
         x = jnp.sinh((bent - params["skew"]) * jnp.exp(-params["tail"]))
         return x, -sum_event(self._log_slope(params, x, bent))
 
+    def scales(self, params, x, cond=None):
+        bent = jnp.exp(params["tail"]) * jnp.arcsinh(x) + params["skew"]
+        return jnp.exp(self._log_slope(params, x, bent))
+
     def _log_slope(self, params, x, bent):
         return params["tail"] + jnp.log(jnp.cosh(bent)) - 0.5 * jnp.log1p(x**2)
 

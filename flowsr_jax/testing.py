@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.bijectors import Bijector
+from flowsr_jax.bijectors.invertibility import elementary_layers
+from flowsr_jax.math.gaussian import sum_event
 
 
 def check_bijector(
@@ -34,7 +36,8 @@ def check_bijector(
 
     Round trip, logdet against the autodiff Jacobian in both directions, jit and `prepare`
     against the plain calls, finite gradients, independence of the examples of a batch,
-    `init_from_data`, `output_shape` and a rejected shape.
+    `init_from_data` and `forward_train`, `output_shape`, `parts` and `scales`, and a rejected
+    shape.
 
     Args:
       bijector: forward may give one array or a pytree of them, as a multi-scale flow does.
@@ -56,6 +59,7 @@ def check_bijector(
     checks.independence()
     checks.data_init()
     checks.announced_shape()
+    checks.layers()
     if bad_shape is not None:
         checks.rejects(bad_shape)
 
@@ -187,14 +191,48 @@ class Invariants:
         np.testing.assert_allclose(flatten(y1)[0], flatten(y)[0], atol=1e-5, err_msg="batch of one")
 
     def data_init(self):
-        """Assert that init_from_data keeps the structure and gives what forward gives with it."""
-        init = jax.jit(self.bijector.init_from_data)
-        new, y, logdet = init(self.params, self.x, self.cond)
-        kept = jax.tree.structure(new) == jax.tree.structure(self.params)
-        assert kept, "init_from_data changes the structure of the parameters"
-        again, logdet_again = self.forward(new, self.x, self.cond)
-        np.testing.assert_allclose(flatten(again), flatten(y), atol=1e-4, err_msg="init_from_data")
-        np.testing.assert_allclose(logdet, logdet_again, atol=1e-3, err_msg="init_from_data")
+        """Assert that what learns from a batch keeps the structure, and gives a pass with it."""
+        b, y = self.bijector, self._output[0]
+
+        @jax.jit
+        def learn(params, x, y, cond):
+            return {
+                "init_from_data": (b.init_from_data(params, x, cond), False),
+                "forward_train": (b.forward_train(params, x, cond), False),
+                "init_from_data of the inverse": (b.init_from_data(params, y, cond, True), True),
+            }
+
+        for name, ((new, out, logdet), inverse) in learn(self.params, self.x, y, self.cond).items():
+            kept = jax.tree.structure(new) == jax.tree.structure(self.params)
+            assert kept, f"{name} changes the structure of the parameters"
+            run, given = (self.inverse, y) if inverse else (self.forward, self.x)
+            again, logdet_again = run(new, given, self.cond)
+            np.testing.assert_allclose(flatten(again), flatten(out), atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(logdet, logdet_again, atol=1e-3, err_msg=name)
+
+    def layers(self):
+        """Assert that `parts` in a row are forward, and that `scales` multiply to its volume."""
+
+        @jax.jit
+        def walk(params, x, cond):
+            latents, logdet = [], jnp.zeros(len(x))
+            for _, layer, p, c in elementary_layers(self.bijector, params, cond):
+                scales = layer.scales(p, x, c)
+                logdet = logdet + (0.0 if scales is None else sum_event(jnp.log(scales)))
+                x, _ = layer.forward(p, x, c)
+                if layer.diverts:
+                    x, latent = x
+                    latents.append(latent)
+            return [*latents, x], logdet
+
+        y, logdet = self._output
+        found, volume = walk(self.params, self.x, self.cond)
+        if self.bijector.diverts:
+            y = y[::-1]  # (rest, latent): a flow lists the rest last
+        np.testing.assert_allclose(flatten(found), flatten(y), atol=1e-5, err_msg="parts")
+        limit = 2e-4 * max(1.0, float(jnp.max(jnp.abs(logdet))))
+        message = "scales: their logarithms do not sum to the logdet"
+        np.testing.assert_allclose(volume, logdet, atol=limit, err_msg=message)
 
     def announced_shape(self):
         """Assert that output_shape is the shape of forward's output."""

@@ -14,12 +14,14 @@ import jax
 
 from flowsr_jax.bijectors import (
     ActNorm,
+    Additive,
     Affine,
     BatchNorm,
     Bijector,
     BorderedSplit,
     Chain,
     CheckerboardCoupling,
+    ConditionalPrior,
     Conv1x1,
     Conv1x1PLU,
     ConvDown,
@@ -33,6 +35,7 @@ from flowsr_jax.bijectors import (
     Logit,
     MultiScale,
     Part,
+    RationalQuadratic,
     Rescale,
     Reverse,
     ScaleForm,
@@ -51,6 +54,7 @@ from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.dense_block import DenseBlock
 from flowsr_jax.nets.glow_net import GlowNet
 from flowsr_jax.nets.mlp import MLP
+from flowsr_jax.nets.upsampled import Upsampled
 from flowsr_jax.testing import moved
 
 
@@ -102,12 +106,12 @@ def _flow_step(net):
     )
 
 
-def _multiscale():
+def _multiscale(split, prior=None):
     def level(net, k):
         scan = Scan(_flow_step(net), k)
         return Chain((("squeeze", Squeeze()), ("steps", scan)))
 
-    return MultiScale((level(_COND_NET, 2), level(_COND_NET, 1)), (Split(), None), key="levels")
+    return MultiScale((level(_COND_NET, 2), level(_COND_NET, 1)), (split, prior), key="levels")
 
 
 def _multiscale_cond(key):
@@ -123,9 +127,17 @@ CASES = [
     Case("unsqueeze", Invert(Squeeze()), (2, 2, 8), bad_shape=(2, 2, 6)),
     Case("actnorm", ActNorm(), (2, 3, 4), bad_shape=(2, 3, 5)),
     Case("actnorm_glow", ActNorm(logscale_factor=3.0), (2, 2, 4), bad_shape=(2, 2, 3)),
+    Case("actnorm_inverted", Invert(ActNorm(3.0)), (2, 3, 4), bad_shape=(2, 3, 5)),
     Case("actnorm_vector", ActNorm(), (4,), bad_shape=(5,)),
     Case("conv1x1", Conv1x1(), (2, 3, 4), bad_shape=(2, 3, 3)),
     Case("conv1x1_vector", Conv1x1(), (4,), bad_shape=(3,)),
+    Case("conv1x1_inverted", Invert(Conv1x1()), (2, 3, 4), bad_shape=(2, 3, 3)),
+    Case(
+        "chain_inverted",
+        Invert(Scan(_flow_step(_COND_NET), 2)),
+        (2, 2, 4),
+        cond=_image_cond(2, 2, 3),
+    ),
     Case("conv1x1_plu", Conv1x1PLU(), (2, 2, 4), bad_shape=(2, 2, 5)),
     Case("reverse", Reverse(), (2, 2, 4)),
     Case("shuffle", Shuffle(), (2, 2, 6), bad_shape=(2, 2, 5)),
@@ -133,10 +145,10 @@ CASES = [
         "shift", Shift("estimate"), (2, 2, 3), cond=lambda k: {"estimate": _image_cond(2, 2, 3)(k)}
     ),
     Case("injector", Injector(_COND_NET), (2, 3, 4), cond=_image_cond(2, 3, 3)),
-    Case("additive", Coupling(_NET, Affine(scale=None)), (2, 3, 4), bad_shape=(2, 3, 1)),
+    Case("additive", Coupling(_NET, Additive()), (2, 3, 4), bad_shape=(2, 3, 1)),
     Case(
         "additive_conditional",
-        Coupling(_COND_NET, Affine(scale=None)),
+        Coupling(_COND_NET, Additive()),
         (2, 3, 5),
         cond=_image_cond(2, 3, 3),
         bad_shape=(2, 3, 1),
@@ -157,7 +169,26 @@ CASES = [
     ],
     Case("coupling_gemm", Coupling(_GEMM_NET), (3, 2, 4), cond=_image_cond(3, 2, 3)),
     Case("coupling_xla", Coupling(_XLA_NET), (3, 2, 4), cond=_image_cond(3, 2, 3)),
+    *[
+        Case(f"spline_{name}", bijector, (2, 3, 4), cond=_image_cond(2, 3, 3))
+        for name, bijector in (
+            ("coupling", Coupling(_COND_NET, RationalQuadratic(4))),
+            ("injector", Injector(_COND_NET, RationalQuadratic(3, bound=1.0))),
+            ("checkerboard", CheckerboardCoupling(_COND_NET, RationalQuadratic(2), "odd")),
+        )
+    ],
     Case("split", Split(), (2, 2, 4), bad_shape=(2, 2, 1)),
+    Case("split_conditional", Split(0.25, 3), (2, 3, 4), _image_cond(2, 3, 3), (2, 3, 1)),
+    Case("conditional_prior", ConditionalPrior(3), (2, 3, 4), cond=_image_cond(2, 3, 3)),
+    Case(
+        "conditional_prior_of_parts",
+        ConditionalPrior(3),
+        (2, 2, 4),
+        cond=lambda key: (
+            Upsampled(jax.random.normal(key, (2, 1, 1, 2)), 2),
+            Upsampled(jax.random.normal(key, (2, 2, 2, 1)), 1),
+        ),
+    ),
     Case("chain", _flow_step(_COND_NET), (2, 2, 4), cond=_image_cond(2, 2, 3)),
     Case("scan", Scan(_flow_step(_COND_NET), 3), (2, 2, 4), cond=_image_cond(2, 2, 3)),
     Case(
@@ -172,7 +203,13 @@ CASES = [
         (2, 2, 4),
         cond=_image_cond(2, 2, 3),
     ),
-    Case("multiscale", _multiscale(), (4, 4, 2), cond=_multiscale_cond, bad_shape=(6, 4, 2)),
+    Case("multiscale", _multiscale(Split()), (4, 4, 2), cond=_multiscale_cond, bad_shape=(6, 4, 2)),
+    Case(
+        "multiscale_conditional_priors",
+        _multiscale(Split(0.5, 3), ConditionalPrior(3)),
+        (4, 4, 2),
+        cond=_multiscale_cond,
+    ),
     Case("haar", Haar(), (4, 2, 3), bad_shape=(3, 2, 3)),
     Case("conv_down_2", ConvDown(2), (2, 4, 3), bad_shape=(3, 4, 3)),
     Case("conv_down_3", ConvDown(3), (3, 6, 2), bad_shape=(4, 6, 2)),
@@ -194,7 +231,7 @@ CASES = [
     Case("batchnorm_sites", BatchNorm(sites="odd"), (3, 3, 2), bad_shape=(3, 3, 3)),
     *[
         Case(f"checkerboard_{sites}", CheckerboardCoupling(_NET, affine, sites), (3, 2, 2))
-        for sites, affine in (("even", Affine(_FORMS["tanh"])), ("odd", Affine(scale=None)))
+        for sites, affine in (("even", Affine(_FORMS["tanh"])), ("odd", Additive()))
     ],
     Case(
         "coupling_glow_net",

@@ -201,14 +201,14 @@ def test_invertibility_report_names_the_layer_at_fault(tiny, pair):
     report = flowsr_jax.check_invertibility(tiny, lr)
     assert report.ok and report.fault is None and report.image_round_trip < 1e-3
     names = [layer.name for layer in report.layers]
-    assert "level2.steps[1].coupling" in names and "level1.split" in names
+    assert "multiscale.level2.steps[1].coupling" in names and "multiscale.level1.split" in names
     # A nearly singular 1x1 convolution in the second step of level 2.
     weight = tiny["flow"]["multiscale"]["level2"]["flow"]["steps"]["conv1x1"]["weight"]
     bad = weight.at[1, 0].set(weight[1, 1] + 1e-7)
     flow = jax.tree.map(lambda x: x, tiny["flow"])
     flow["multiscale"]["level2"]["flow"]["steps"]["conv1x1"]["weight"] = bad
     report = flowsr_jax.check_invertibility(tiny.replace(flow=flow), lr)
-    assert report.fault.name == "level2.steps[1].conv1x1" and report.fault.condition > 1e5
+    assert report.fault.name == "multiscale.level2.steps[1].conv1x1" and report.fault.condition > 1e5
     assert "level2.steps[1].conv1x1" in str(report)
 
 

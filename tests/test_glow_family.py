@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import flowsr_jax
-from flowsr_jax.bijectors.inspect import InvertibilityReport
+from flowsr_jax.bijectors.invertibility import InvertibilityReport
 from flowsr_jax.math import gaussian
 from flowsr_jax.models import glow, nice, realnvp
 from flowsr_jax.models.glow.sample import FLOW as GLOW

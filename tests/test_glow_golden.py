@@ -96,7 +96,7 @@ def to_float(image):
 def measure(params, image, label):
     """Everything about images in one program: levels, encode, the terms of the loss."""
     config, flow = params.config, build_flow(params.config)
-    (_, shift), (_, multiscale) = flow.parts
+    (_, shift), (_, multiscale) = flow.bijectors
     tree = params["flow"]["multiscale"]
     x, found, logdets = shift.forward({}, image)[0], {}, []
     for i in range(config.levels):

@@ -17,7 +17,7 @@ import pytest
 from golden_tools import Table
 
 import flowsr_jax
-from flowsr_jax.bijectors.inspect import atoms
+from flowsr_jax.bijectors.invertibility import elementary_layers
 from flowsr_jax.models import Params
 from flowsr_jax.models.irn import compression, plus
 from flowsr_jax.models.irn.discriminator import (
@@ -73,7 +73,7 @@ def norm(tree):
 def check_flow(table, params, golden):
     """Every entry of the network, the logdet, the exact and the quantised passes."""
     hr, z = image(golden["hr_u8"]), jnp.asarray(golden["z_given"])
-    layers = list(atoms(build_flow(params.config), params["generator"]))
+    layers = list(elementary_layers(build_flow(params.config), params["generator"]))
     x, total = hr, 0.0
     for i, (_, layer, p, _) in enumerate(layers):
         x, logdet = forward(layer, p, x)
@@ -226,7 +226,7 @@ def test_color_agrees(shared):
     grey = lr_guide(config, {"hr": hr})
     table.check("conv1x1grey_init", COLOR_MATRIX, golden["conv1x1grey_init"], 1e-6)
     table.check("grey_ref", grey, golden["grey_ref"], 1e-6)
-    _, down, p, _ = next(iter(atoms(build_flow(config), params["generator"])))
+    _, down, p, _ = next(iter(elementary_layers(build_flow(config), params["generator"])))
     table.check("conv1x1_out", forward(down, p, hr)[0], golden["conv1x1_out"], 1e-5)
     (lr, z_forward), _ = encode(params, hr)
     out = np.concatenate([lr, z_forward], axis=-1)

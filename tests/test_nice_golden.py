@@ -9,7 +9,7 @@ import pytest
 from golden_tools import Table
 
 from flowsr_jax.bijectors import Deinterleave, Scaling
-from flowsr_jax.bijectors.inspect import atoms
+from flowsr_jax.bijectors.invertibility import elementary_layers
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.nice import NICEConfig
 from flowsr_jax.models.nice.config import RANGES
@@ -57,7 +57,7 @@ def test_model(golden):
     flow, h = build_flow(params.config), x
     logdet = flow.forward(params["flow"], x)[1]
     table.check("model/logdet", np.asarray(logdet) - inside, golden["model/logdet"], 1e-5)
-    for name, layer, p, _ in atoms(flow, params["flow"]):
+    for name, layer, p, _ in elementary_layers(flow, params["flow"]):
         h, _ = layer.forward(p, h)
         if name.startswith("reverse"):
             key = f"model/after_coupling{name[-1]}"

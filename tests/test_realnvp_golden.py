@@ -122,7 +122,7 @@ def test_batch_normalisation(layers):
     x = jnp.asarray(layers["batchnorm/x"])
     moving = {k: jnp.asarray(layers[f"batchnorm/running_{k}"]) for k in ("mean", "var")}
     norm = BatchNorm(eps=float(layers["batchnorm/eps"]))
-    used, y, logdet = norm.init_from_data(moving, x)
+    used, y, logdet = norm.forward_train(moving, x)
     table.check("batchnorm/y_train", y, layers["batchnorm/y_train"], 1e-5)
     table.check("batchnorm/logdet_train", logdet, layers["batchnorm/logdet_train"], 1e-5)
     config = RealNVPConfig(momentum=float(layers["batchnorm/decay"]))
@@ -138,7 +138,7 @@ def test_batch_normalisation(layers):
 
     key = "batchnorm_masked_train"
     np.testing.assert_array_equal(layers[f"{key}/mask"], checkerboard(6, 8, "even")[..., 0])
-    used, y, logdet = BatchNorm(sites="odd").init_from_data(None, jnp.asarray(layers[f"{key}/x"]))
+    used, y, logdet = BatchNorm(sites="odd").forward_train(None, jnp.asarray(layers[f"{key}/x"]))
     table.check(f"{key}/y", y, layers[f"{key}/y"], 1e-5)
     table.check(f"{key}/logdet", logdet, layers[f"{key}/logdet"], 1e-5)
     for k, v in used.items():

@@ -134,7 +134,7 @@ def test_every_way_of_calling_a_scan(kind):
     case = _case()
     key = jax.random.key(3)
     params, cond = case.params(key), case.cond(key)
-    parts = case.bijector.step.parts
+    parts = case.bijector.step.bijectors
     compute = Compute("bfloat16" if kind == "bfloat16" else "float32")
     net = dataclasses.replace(dict(parts)["coupling"].net, compute=compute)
     nets = {

@@ -16,7 +16,7 @@ import pytest
 from golden_tools import Table, full_size_weights
 
 import flowsr_jax
-from flowsr_jax.bijectors.inspect import atoms
+from flowsr_jax.bijectors.invertibility import elementary_layers
 from flowsr_jax.models.rrdb.network import apply as rrdb_apply
 from flowsr_jax.models.srflow.losses import init_from_data, nll_loss
 from flowsr_jax.models.srflow.network import build_flow, condition
@@ -119,7 +119,7 @@ def check_layers(table, params, golden, cond, limit):
     """Flow tensor and running official logdet after every layer."""
     x, logdet, n = jnp.asarray(golden["hr"]), np.zeros(len(golden["hr"])), 0
     flow = build_flow(params.config)
-    layers = list(atoms(flow, params["flow"], cond))
+    layers = list(elementary_layers(flow["multiscale"], params["flow"]["multiscale"], cond))
     groups: list[list] = []
     for layer in layers:
         start = layer[0].endswith((".squeeze", ".split", ".actnorm"))

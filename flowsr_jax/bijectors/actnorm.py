@@ -1,4 +1,4 @@
-"""ActNorm: per-channel affine map with data-dependent initialisation (Glow, eq. in 3.1)."""
+"""ActNorm: per-channel affine map with data-dependent initialisation (Glow, section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.base import Bijector, check_channels, constant_logdet
+from flowsr_jax.bijectors.base import (
+    Array,
+    Bijector,
+    PyTree,
+    Shape,
+    check_channels,
+    constant_logdet,
+)
 from flowsr_jax.nets.coupling_net import channel_statistics
 
 
@@ -20,21 +27,34 @@ class ActNorm(Bijector):
 
     logscale_factor: float = 1.0
 
-    def init(self, key, shape):
-        return {"bias": jnp.zeros(shape[-1]), "logs": jnp.zeros(shape[-1])}
+    def init(self, key: Array, shape: Shape) -> PyTree:
+        return {name: jnp.zeros(shape[-1], jnp.float32) for name in ("bias", "logs")}
 
-    def forward(self, params, x, cond=None, prepared=None):
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         check_channels("ActNorm", x, params["bias"].shape[0])
         logs = self.logscale_factor * params["logs"]
         return (x + params["bias"]) * jnp.exp(logs), constant_logdet(x, jnp.sum(logs))
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         check_channels("ActNorm", y, params["bias"].shape[0])
         logs = self.logscale_factor * params["logs"]
         return y * jnp.exp(-logs) - params["bias"], constant_logdet(y, -jnp.sum(logs))
 
-    def init_from_data(self, params, x, cond=None):
+    def init_from_data(
+        self, params: PyTree, x: Array, cond: PyTree = None, inverse: bool = False
+    ) -> tuple[PyTree, Array, Array]:
         """Zero mean and unit (biased) variance per channel over batch and positions."""
-        statistics = channel_statistics(x)
-        params = {"bias": statistics["bias"], "logs": statistics["logs"] / self.logscale_factor}
+        found = channel_statistics(x)
+        if inverse:  # (x + bias) exp(logs) = x exp(logs) - (-bias exp(logs))
+            bias = -found["bias"] * jnp.exp(found["logs"])
+            params = {"bias": bias, "logs": -found["logs"] / self.logscale_factor}
+            return params, *self.inverse(params, x)
+        params = {"bias": found["bias"], "logs": found["logs"] / self.logscale_factor}
         return params, *self.forward(params, x)
+
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        return jnp.broadcast_to(jnp.exp(self.logscale_factor * params["logs"]), x.shape)

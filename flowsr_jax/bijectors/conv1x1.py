@@ -6,21 +6,34 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import lu, solve_triangular
 
-from flowsr_jax.bijectors.base import Bijector, check_channels, constant_logdet
+from flowsr_jax.bijectors.base import (
+    Array,
+    Bijector,
+    PyTree,
+    Shape,
+    check_channels,
+    constant_logdet,
+)
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import HIGHEST
 
 
-def _apply(x, matrix):
+def _apply(x: Array, matrix: Array) -> Array:
     """y_o = sum_i matrix[o, i] x_i."""
     return jnp.einsum("...i,oi->...o", x, matrix, precision=HIGHEST)
 
 
-def _random_rotation(key, c):
+def _random_rotation(key: Array, c: int) -> Array:
     q, r = jnp.linalg.qr(random.normal(key, (c, c)))
     return q * jnp.sign(jnp.diagonal(r))
+
+
+def _scales(x: Array, matrix: Array) -> Array:
+    """The singular values of the matrix, at each position of x."""
+    return jnp.broadcast_to(jnp.linalg.svd(matrix, compute_uv=False), x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +44,10 @@ class Conv1x1(Bijector):
     W^-1 with one Newton step on top of the LU inverse.
     """
 
-    def init(self, key, shape):
+    def init(self, key: Array, shape: Shape) -> PyTree:
         return {"weight": _random_rotation(key, shape[-1])}
 
-    def prepare(self, params, cond=None, inverse: bool = False):
+    def prepare(self, params: PyTree, cond: PyTree = None, inverse: bool = False) -> PyTree:
         w = params["weight"].astype(jnp.float32)
         prepared = {"logabsdet": jnp.linalg.slogdet(w)[1]}
         if inverse:
@@ -45,16 +58,26 @@ class Conv1x1(Bijector):
             )
         return prepared
 
-    def forward(self, params, x, cond=None, prepared=None):
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         check_channels("Conv1x1", x, params["weight"].shape[0])
-        prepared = prepared or self.prepare(params)
+        prepared = self.prepare(params) if prepared is None else prepared
         return _apply(x, params["weight"]), constant_logdet(x, prepared["logabsdet"])
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         check_channels("Conv1x1", y, params["weight"].shape[0])
-        if not prepared or "inverse" not in prepared:  # perhaps what forward was given
+        if prepared is None or "inverse" not in prepared:  # perhaps what forward was given
             prepared = self.prepare(params, inverse=True)
         return _apply(y, prepared["inverse"]), constant_logdet(y, -prepared["logabsdet"])
+
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        return _scales(x, params["weight"])
+
+    def condition_number(self, params: PyTree) -> float:
+        return float(np.linalg.cond(np.asarray(params["weight"], np.float64)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +89,7 @@ class Conv1x1PLU(Bijector):
     at initialisation (their gradients are stopped).
     """
 
-    def init(self, key, shape):
+    def init(self, key: Array, shape: Shape) -> PyTree:
         p, l, u = lu(_random_rotation(key, shape[-1]))
         s = jnp.diagonal(u)
         return {
@@ -77,21 +100,27 @@ class Conv1x1PLU(Bijector):
             "log_s": jnp.log(jnp.abs(s)),
         }
 
-    def factors(self, params):
-        """(P, L, U) with the unit diagonal of L and the diagonal of U filled in."""
+    def factors(self, params: PyTree) -> tuple[Array, Array, Array]:
+        """Return (P, L, U) with the unit diagonal of L and the diagonal of U filled in."""
         c = params["log_s"].shape[0]
-        lower = jnp.tril(params["l"], -1) + jnp.eye(c)
+        lower = jnp.tril(params["l"], -1) + jnp.eye(c, dtype=jnp.float32)
         sign = jax.lax.stop_gradient(params["sign_s"])
         upper = jnp.triu(params["u"], 1) + jnp.diag(sign * jnp.exp(params["log_s"]))
         return jax.lax.stop_gradient(params["p"]), lower, upper
 
-    def forward(self, params, x, cond=None, prepared=None):
-        check_channels("Conv1x1PLU", x, params["log_s"].shape[0])
-        p, lower, upper = self.factors(params)
-        w = jnp.linalg.multi_dot([p, lower, upper], precision=HIGHEST)
-        return _apply(x, w.T), constant_logdet(x, jnp.sum(params["log_s"]))
+    def matrix(self, params: PyTree) -> Array:
+        """Return W [C,C]."""
+        return jnp.linalg.multi_dot(self.factors(params), precision=HIGHEST)
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
+        check_channels("Conv1x1PLU", x, params["log_s"].shape[0])
+        return _apply(x, self.matrix(params).T), constant_logdet(x, jnp.sum(params["log_s"]))
+
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         check_channels("Conv1x1PLU", y, params["log_s"].shape[0])
         p, lower, upper = self.factors(params)
         flat = y.reshape(-1, y.shape[-1]).T
@@ -99,3 +128,9 @@ class Conv1x1PLU(Bijector):
         flat = solve_triangular(lower, flat, trans="T", lower=True, unit_diagonal=True)
         flat = jnp.matmul(p, flat, precision=HIGHEST)
         return flat.T.reshape(y.shape), constant_logdet(y, -jnp.sum(params["log_s"]))
+
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        return _scales(x, self.matrix(params))
+
+    def condition_number(self, params: PyTree) -> float:
+        return float(np.linalg.cond(np.asarray(self.matrix(params), np.float64)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from flowsr_jax.bijectors.base import Bijector, require
+from flowsr_jax.bijectors.base import Array, Bijector, PyTree, Shape, require, require_positive
 from flowsr_jax.bijectors.conv1x1 import Conv1x1
 
 _HAAR = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32) / 4
@@ -28,14 +28,17 @@ class ConvDown(Bijector):
 
     factor: int
 
-    def init(self, key, shape):
+    def __post_init__(self) -> None:
+        require_positive("ConvDown: factor", self.factor)
+
+    def init(self, key: Array, shape: Shape) -> PyTree:
         """Haar for f = 2; else band 0 is the mean and band k is pixel k."""
         n = self.factor**2
         matrix = _HAAR if n == 4 else np.eye(n, dtype=np.float32)
         matrix = np.concatenate([np.full((1, n), 1 / n, np.float32), matrix[1:]])
         return {"weight": jnp.asarray(matrix)}
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Shape) -> Shape:
         f = self.factor
         require(
             len(shape) == 3 and shape[0] % f == 0 and shape[1] % f == 0,
@@ -43,17 +46,24 @@ class ConvDown(Bijector):
         )
         return (shape[0] // f, shape[1] // f, shape[2] * f * f)
 
-    def prepare(self, params, cond=None, inverse: bool = False):
+    def prepare(self, params: PyTree, cond: PyTree = None, inverse: bool = False) -> PyTree:
         return Conv1x1().prepare(params, inverse=inverse)
 
-    def forward(self, params, x, cond=None, prepared=None):
+    def _blocks(self, x: Array) -> Array:
+        """[B,H,W,C] to [B,H/f,W/f,C,f f]."""
         self.output_shape(x.shape[1:])
         f = self.factor
-        blocks = rearrange(x, "b (h p) (w q) c -> b h w c (p q)", p=f, q=f)
-        y, logdet = Conv1x1().forward(params, blocks, prepared=prepared)
+        return rearrange(x, "b (h p) (w q) c -> b h w c (p q)", p=f, q=f)
+
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
+        y, logdet = Conv1x1().forward(params, self._blocks(x), prepared=prepared)
         return rearrange(y, "b h w c k -> b h w (k c)"), logdet
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         f = self.factor
         require(
             y.ndim == 4 and y.shape[-1] % f**2 == 0,
@@ -62,3 +72,9 @@ class ConvDown(Bijector):
         bands = rearrange(y, "b h w (k c) -> b h w c k", k=f**2)
         blocks, logdet = Conv1x1().inverse(params, bands, prepared=prepared)
         return rearrange(blocks, "b h w c (p q) -> b (h p) (w q) c", p=f, q=f), logdet
+
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        return Conv1x1().scales(params, self._blocks(x))
+
+    def condition_number(self, params: PyTree) -> float:
+        return Conv1x1().condition_number(params)

@@ -6,9 +6,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.base import Bijector, check_channels, require
-from flowsr_jax.bijectors.split import Split
-from flowsr_jax.math.gaussian import sum_event
+from flowsr_jax.bijectors.base import Array, Bijector, PyTree, Shape, check_channels, require
+from flowsr_jax.bijectors.split import Split, unwhiten, whiten
 from flowsr_jax.nets.glow_net import (
     LOGSCALE,
     border_map,
@@ -22,13 +21,16 @@ from flowsr_jax.nets.glow_net import (
 class BorderedSplit(Split):
     """`Split` whose prior is a convolution that sees the border (../shared/spec/glow.md 1)."""
 
-    def init(self, key, shape):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.cond_channels, "BorderedSplit: has no conditional prior; use Split")
+
+    def init(self, key: Array, shape: Shape) -> PyTree:
         n = self.passed(shape[-1])
         return {"prior": init_bordered_conv_zeros(n, 2 * (shape[-1] - n))}
 
-    def _prior(self, params, z1):
-        out = bordered_conv_zeros(params["prior"], z1, self.compute)
-        return out[..., 0::2], out[..., 1::2]
+    def convolve(self, params: PyTree, z1: Array, share: None) -> Array:
+        return bordered_conv_zeros(params, z1, self.compute)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class TopPrior(Bijector):
     classes: int = 0
     border: bool = True
 
-    def init(self, key, shape):
+    def init(self, key: Array, shape: Shape) -> PyTree:
         c, params = shape[-1], {}
         if self.learned:
             # The rows of the zeros do nothing; the released checkpoints hold them.
@@ -59,10 +61,10 @@ class TopPrior(Bijector):
             params["y_emb"] = init_linear_zeros(self.classes, 2 * c)
         return params
 
-    def moments(self, params, shape, cond=None):
-        """(mean, logs), which broadcast to x of `shape` [B,H,W,C]."""
+    def moments(self, params: PyTree, shape: Shape, cond: PyTree = None) -> tuple[Array, Array]:
+        """Return (mean, logs), which broadcast to x of `shape` [B,H,W,C]."""
         _, h, w, c = shape
-        out = jnp.zeros((1, 1, 1, 2 * c))
+        out = jnp.zeros((1, 1, 1, 2 * c), jnp.float32)
         if self.learned:
             p = params["p"]
             check_channels("TopPrior", p["b"][None], 2 * c)
@@ -76,12 +78,16 @@ class TopPrior(Bijector):
             out = out + rows[:, None, None, :]
         return out[..., :c], out[..., c:]
 
-    def forward(self, params, x, cond=None, prepared=None):
-        mean, logs = self.moments(params, x.shape, cond)
-        eps = (x - mean) * jnp.exp(-logs)
-        return eps, -sum_event(jnp.broadcast_to(logs, x.shape))
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
+        return whiten(x, *self.moments(params, x.shape, cond))
 
-    def inverse(self, params, y, cond=None, prepared=None):
-        mean, logs = self.moments(params, y.shape, cond)
-        x = mean + jnp.exp(logs) * y
-        return x, sum_event(jnp.broadcast_to(logs, y.shape))
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
+        return unwhiten(y, *self.moments(params, y.shape, cond))
+
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        logs = self.moments(params, x.shape, cond)[1]
+        return jnp.exp(-jnp.broadcast_to(logs, x.shape))

@@ -7,7 +7,7 @@ import math
 
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.base import Bijector, constant_logdet, require
+from flowsr_jax.bijectors.base import Array, Bijector, PyTree, Shape, constant_logdet, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,21 +20,25 @@ class Haar(Bijector):
     Xiao et al. (ECCV 2020), section 3.2; ../shared/spec/irn.md section 1 (1-3).
     """
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Shape) -> Shape:
         require(
             len(shape) == 3 and shape[0] % 2 == 0 and shape[1] % 2 == 0,
             f"Haar: height and width must be multiples of 2, got shape {tuple(shape)}",
         )
         return (shape[0] // 2, shape[1] // 2, 4 * shape[2])
 
-    def forward(self, params, x, cond=None, prepared=None):
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         h, w, channels = self.output_shape(x.shape[1:])
         blocks = x.reshape(x.shape[0], h, 2, w, 2, channels // 4)
         a, b, c, d = (blocks[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
         bands = (a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d)
         return jnp.concatenate(bands, axis=-1) / 4, _logdet(x, -1.0)
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         require(
             y.ndim == 4 and y.shape[-1] % 4 == 0,
             f"Haar: channels must be a multiple of 4, got shape {tuple(y.shape)}",
@@ -48,7 +52,10 @@ class Haar(Bijector):
         x = jnp.stack(rows, axis=2).reshape(batch, 2 * h, 2 * w, channels)
         return x, _logdet(x, 1.0)
 
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        return jnp.full(x.shape, 0.5, jnp.float32)  # the bands are orthogonal, each of norm 1/2
 
-def _logdet(image, sign):
+
+def _logdet(image: Array, sign: float) -> Array:
     # Each 2x2 block of one channel contributes log(1/16).
     return constant_logdet(image, jnp.float32(sign * image.shape[-1] * math.log(16.0) / 4))

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.base import Bijector, require
-from flowsr_jax.bijectors.coupling import ScaleForm
+from flowsr_jax.bijectors.base import Array, Bijector, PyTree, Shape, require, require_positive
+from flowsr_jax.bijectors.elementwise import ScaleForm
 from flowsr_jax.math.gaussian import sum_event
 
 
@@ -30,14 +30,17 @@ class InvertibleBlock(Bijector):
     low: int = 3
     scale: ScaleForm = ScaleForm("sigmoid", clamp=1.0)
 
-    def output_shape(self, shape):
+    def __post_init__(self) -> None:
+        require_positive("InvertibleBlock: low", self.low)
+
+    def output_shape(self, shape: Shape) -> Shape:
         require(
             shape[-1] > self.low,
             f"InvertibleBlock: needs more than {self.low} channels, got shape {tuple(shape)}",
         )
         return shape
 
-    def init(self, key, shape):
+    def init(self, key: Array, shape: Shape) -> PyTree:
         high = self.output_shape(shape)[-1] - self.low
         f, g, h = jax.random.split(key, 3)
         return {
@@ -46,7 +49,9 @@ class InvertibleBlock(Bijector):
             "H": self.net.init(h, self.low, high),
         }
 
-    def forward(self, params, x, cond=None, prepared=None):
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         self.output_shape(x.shape[1:])
         x1, x2 = x[..., : self.low], x[..., self.low :]
         y1 = x1 + self.net.apply(params["F"], x2)
@@ -54,10 +59,16 @@ class InvertibleBlock(Bijector):
         y2 = x2 * scale + self.net.apply(params["G"], y1)
         return jnp.concatenate([y1, y2], axis=-1), sum_event(logs)
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         self.output_shape(y.shape[1:])
         y1, y2 = y[..., : self.low], y[..., self.low :]
         scale, logs = self.scale(self.net.apply(params["H"], y1))
         x2 = (y2 - self.net.apply(params["G"], y1)) / scale
         x1 = y1 - self.net.apply(params["F"], x2)
         return jnp.concatenate([x1, x2], axis=-1), -sum_event(logs)
+
+    def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
+        y1 = self.forward(params, x)[0][..., : self.low]
+        return self.scale(self.net.apply(params["H"], y1))[0]

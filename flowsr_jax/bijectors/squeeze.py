@@ -6,7 +6,15 @@ import dataclasses
 
 from einops import rearrange
 
-from flowsr_jax.bijectors.base import Bijector, require, zeros_logdet
+from flowsr_jax.bijectors.base import (
+    Array,
+    Bijector,
+    PyTree,
+    Shape,
+    require,
+    require_positive,
+    zeros_logdet,
+)
 from flowsr_jax.config import choice
 
 # Out channel of input channel c and pixel (dy, dx) of its block.
@@ -27,16 +35,20 @@ class Squeeze(Bijector):
       order: "channel_major" (channel c*f*f + dy*f + dx; Glow, SRFlow and PyTorch's
         pixel_unshuffle), "space_to_depth" (channel (dy*f + dx)*C + c), or "realnvp"
         (the released RealNVP's ordered squeeze, factor 2).
+
+    Raises:
+      ValueError: a factor below 1, or an unknown order.
     """
 
     factor: int = 2
     order: str = "channel_major"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        require_positive("Squeeze: factor", self.factor)
         choice("order", self.order, (*_PATTERNS, "realnvp"))
         require(self.order != "realnvp" or self.factor == 2, "order 'realnvp' needs factor 2")
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Shape) -> Shape:
         f = self.factor
         require(
             len(shape) == 3 and shape[0] % f == 0 and shape[1] % f == 0,
@@ -44,7 +56,9 @@ class Squeeze(Bijector):
         )
         return (shape[0] // f, shape[1] // f, shape[2] * f * f)
 
-    def forward(self, params, x, cond=None, prepared=None):
+    def forward(
+        self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         self.output_shape(x.shape[1:])
         f = self.factor
         if self.order == "realnvp":
@@ -54,7 +68,9 @@ class Squeeze(Bijector):
             y = rearrange(x, _PATTERNS[self.order], p=f, q=f)
         return y, zeros_logdet(x)
 
-    def inverse(self, params, y, cond=None, prepared=None):
+    def inverse(
+        self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
+    ) -> tuple[Array, Array]:
         f = self.factor
         require(
             y.ndim == 4 and y.shape[-1] % (f * f) == 0,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.bijectors import Rescale
-from flowsr_jax.bijectors.inspect import inspect_inverse
+from flowsr_jax.bijectors.invertibility import inspect_inverse
 from flowsr_jax.math import gaussian
 from flowsr_jax.models.base import View
 from flowsr_jax.models.inputs import check_key, check_label
@@ -113,7 +113,8 @@ class Unconditional:
       check_shape: (config, shape [B,...]) -> None; ValueError for images of another shape.
       check_image: (config, image) -> None; that, and dtype and range.
       latent_shapes: (config, shape [B,...]) -> shapes of the latents.
-      layers: (params, latents, label) -> (flow, its parameters, what its inverse takes).
+      layers: (params, latents, label) -> (flow, its parameters, what its inverse takes,
+        its cond).
       prior: (config, key, shape) -> one latent of the prior, at temperature 1.
     """
 
@@ -218,8 +219,8 @@ class Unconditional:
         key = jax.random.key(0) if key is None else key
         shapes = self.latent_shapes(config, (1, *config.image_shape))
         latents = [temperature * z for z in self._draw(config, key, shapes)]
-        flow, flow_params, latents = self.layers(params, latents, label)
-        return inspect_inverse(flow, flow_params, latents, None, limit)[0]
+        flow, flow_params, latents, cond = self.layers(params, latents, label)
+        return inspect_inverse(flow, flow_params, latents, cond, limit)[0]
 
     def views(self, config, loss: str = "") -> tuple[View, ...]:
         """Draws of the validation images' shape: at the default temperature and at 1."""

@@ -20,6 +20,11 @@ from flowsr_jax.nets.conv import Compute, conv2d, matmul
 from flowsr_jax.nets.upsampled import conv_parts, dense
 
 
+def init_channel_affine(c: int):
+    """The identity of `channel_affine`."""
+    return {name: jnp.zeros(c, jnp.float32) for name in ("bias", "logs")}
+
+
 def channel_affine(p, x):
     """(x + bias) * exp(logs) over the last axis (ActNorm without its logdet)."""
     return (x + p["bias"]) * jnp.exp(p["logs"])
@@ -38,14 +43,35 @@ def channel_statistics(x):
     return {"bias": bias, "logs": -jnp.log(jnp.sqrt(variance) + 1e-6)}
 
 
-def init_conv_zeros(ci: int, co: int):
-    """Zero-initialised 3x3 convolution with a log-scale: Conv2dZeros."""
-    return {"w": jnp.zeros((3, 3, ci, co)), "b": jnp.zeros(co), "logs": jnp.zeros(co)}
+def init_conv_zeros(ci: int, co: int, cond_channels: int = 0):
+    """Zero-initialised 3x3 convolution of [x, cond] with a log-scale: Conv2dZeros."""
+    params = {name: jnp.zeros(co, jnp.float32) for name in ("b", "logs")}
+    for name, width in (("w", ci), ("w_cond", cond_channels)):
+        if width:
+            params[name] = jnp.zeros((3, 3, width, co), jnp.float32)
+    return params
 
 
-def conv_zeros(p, x, compute: Compute):
-    """(conv3x3(x) + b) * exp(3 logs), float32."""
-    return conv2d(x, p["w"], p["b"], compute) * jnp.exp(3.0 * p["logs"])
+def conv_zeros(p, x, compute: Compute, share=None):
+    """(conv3x3(x) + share + b) * exp(3 logs), float32; x or the share of cond may be None."""
+    if x is None:
+        return (share + p["b"]) * jnp.exp(3.0 * p["logs"])
+    y = conv2d(x, p["w"], p["b"], compute)
+    return (y if share is None else y + share) * jnp.exp(3.0 * p["logs"])
+
+
+def conv_cond(cond, kernel, compute: Compute):
+    """3x3 convolution of cond [B,H,W,C], or of the parts (`Upsampled`) that make it up."""
+    if isinstance(cond, tuple):
+        return conv_parts(cond, kernel, compute)
+    return conv2d(cond, kernel, None, compute)
+
+
+def conv_cond_stacked(cond, kernels, compute: Compute):
+    """The same by K kernels [K,3,3,C,Co], as one wide convolution: [K,B,H,W,Co]."""
+    k, kh, kw, ci, co = kernels.shape
+    y = conv_cond(cond, kernels.transpose(1, 2, 3, 0, 4).reshape(kh, kw, ci, k * co), compute)
+    return jnp.moveaxis(y.reshape(*y.shape[:-1], k, co), -2, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +92,9 @@ class CouplingNet:
         """Parameters for [B,H,W,ci] (ci may be 0) to [B,H,W,co]."""
         kz, kc, k2 = jax.random.split(key, 3)
         params = {
-            "actnorm1": {"bias": jnp.zeros(self.hidden), "logs": jnp.zeros(self.hidden)},
+            "actnorm1": init_channel_affine(self.hidden),
             "w2": 0.05 * random.normal(k2, (self.hidden, self.hidden)),
-            "actnorm2": {"bias": jnp.zeros(self.hidden), "logs": jnp.zeros(self.hidden)},
+            "actnorm2": init_channel_affine(self.hidden),
             "out": init_conv_zeros(self.hidden, co),
         }
         if ci:
@@ -87,22 +113,13 @@ class CouplingNet:
             return None
         if not self.compute.hoist:
             return dense(cond) if isinstance(cond, tuple) else cond
-        return self._conv_cond(cond, params["w_cond"])
+        return conv_cond(cond, params["w_cond"], self.compute)
 
     def prepare_stacked(self, params, cond):
         """The same for K stacked nets as one wide convolution: [K,B,H,W,hidden]."""
         if not self.cond_channels:
             return None
-        w = params["w_cond"]
-        k, kh, kw, ci, co = w.shape
-        wide = w.transpose(1, 2, 3, 0, 4).reshape(kh, kw, ci, k * co)
-        y = self._conv_cond(cond, wide)
-        return jnp.moveaxis(y.reshape(*y.shape[:-1], k, co), -2, 0)
-
-    def _conv_cond(self, cond, kernel):
-        if isinstance(cond, tuple):
-            return conv_parts(cond, kernel, self.compute)
-        return conv2d(cond, kernel, None, self.compute)
+        return conv_cond_stacked(cond, params["w_cond"], self.compute)
 
     def _first(self, params, x, prepared):
         if x is not None and prepared is not None and prepared.shape[:-1] != x.shape[:-1]:
@@ -141,3 +158,7 @@ class CouplingNet:
         params["actnorm2"] = channel_statistics(h)
         h = jax.nn.relu(channel_affine(params["actnorm2"], h))
         return params, conv_zeros(params["out"], h, self.compute)
+
+    def forward_train(self, params, x, cond):
+        """(params, raw output): nothing depends on the batch."""
+        return params, self.apply(params, x, self.prepare(params, cond))

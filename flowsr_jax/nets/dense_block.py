@@ -42,9 +42,10 @@ class DenseBlock:
             width = ci + k * self.growth
             std = 0.1 * math.sqrt(2.0 / (9 * (width + self.growth)))
             w = std * random.normal(layer_key, (3, 3, width, self.growth))
-            params[f"conv{k + 1}"] = {"w": w, "b": jnp.zeros(self.growth)}
+            params[f"conv{k + 1}"] = {"w": w, "b": jnp.zeros(self.growth, jnp.float32)}
         shape = (3, 3, ci + 4 * self.growth, co)
-        return {**params, "conv5": {"w": jnp.zeros(shape), "b": jnp.zeros(co)}}
+        out = {"w": jnp.zeros(shape, jnp.float32), "b": jnp.zeros(co, jnp.float32)}
+        return {**params, "conv5": out}
 
     def apply(self, params, x):
         """[B,H,W,ci] -> [B,H,W,co], float32."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d, matmul
-from flowsr_jax.nets.coupling_net import channel_statistics
+from flowsr_jax.nets.coupling_net import channel_statistics, init_channel_affine
 
 LOGSCALE = 3.0  # stored log-scales are a third of the ones applied
 
@@ -40,11 +40,8 @@ def bordered_conv(kernel, x, compute: Compute):
 
 def init_bordered_conv_zeros(ci: int, co: int, border: bool = True):
     """Zero-initialised bordered convolution with a log-scale (conv2d_zeros)."""
-    return {
-        "w": jnp.zeros((3, 3, ci + border, co)),
-        "b": jnp.zeros(co),
-        "logs": jnp.zeros(co),
-    }
+    shapes = {"w": (3, 3, ci + border, co), "b": co, "logs": co}
+    return {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
 
 
 def bordered_conv_zeros(p, x, compute: Compute):
@@ -54,7 +51,8 @@ def bordered_conv_zeros(p, x, compute: Compute):
 
 def init_linear_zeros(ci: int, co: int):
     """Zero-initialised linear layer with a log-scale (linear_zeros)."""
-    return {"w": jnp.zeros((ci, co)), "b": jnp.zeros(co), "logs": jnp.zeros(co)}
+    shapes = {"w": (ci, co), "b": co, "logs": co}
+    return {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
 
 
 def linear_zeros(p, x):
@@ -93,9 +91,9 @@ class GlowNet:
         width = self.hidden
         return {
             "w1": 0.05 * random.normal(k1, (3, 3, ci + self.border, width)),
-            "actnorm1": {"bias": jnp.zeros(width), "logs": jnp.zeros(width)},
+            "actnorm1": init_channel_affine(width),
             "w2": 0.05 * random.normal(k2, (1, 1, width, width)),
-            "actnorm2": {"bias": jnp.zeros(width), "logs": jnp.zeros(width)},
+            "actnorm2": init_channel_affine(width),
             "out": init_bordered_conv_zeros(width, co, self.border),
         }
 
@@ -125,3 +123,7 @@ class GlowNet:
         params["actnorm2"] = _whitening(h)
         h = jax.nn.relu(_actnorm(params["actnorm2"], h))
         return params, bordered_conv_zeros(params["out"], h, self.compute)
+
+    def forward_train(self, params, x, cond=None):
+        """(params, raw output): nothing depends on the batch."""
+        return params, self.apply(params, x)

@@ -31,9 +31,11 @@ def init_weight_norm(key, size: int, ci: int, co: int, magnitude: bool, bias: bo
     bound = math.sqrt(2.0 / ci)
     p = {"w": random.uniform(key, (size, size, ci, co), bound)}
     if magnitude:
-        p["magnitude"] = jnp.full(co, bound * math.sqrt(ci * size * size / 12.0))
+        # Weakly typed, and so in the programs that tests/test_frozen.py keeps; float32 always.
+        with jax.enable_x64(False):
+            p["magnitude"] = jnp.full(co, bound * math.sqrt(ci * size * size / 12.0))
     if bias:
-        p["b"] = jnp.zeros(co)
+        p["b"] = jnp.zeros(co, jnp.float32)
     return p
 
 
@@ -47,7 +49,8 @@ def weight_norm_conv(p, x, compute: Compute):
 
 
 def _init_norm(c: int):
-    return {"mean": jnp.zeros(c), "var": jnp.ones(c), "beta": jnp.zeros(c)}
+    values = {"mean": 0.0, "var": 1.0, "beta": 0.0}
+    return {name: jnp.full(c, value, jnp.float32) for name, value in values.items()}
 
 
 def _norm(p, x, train: bool):
@@ -61,7 +64,7 @@ def _norm(p, x, train: bool):
 class RealNVPNet:
     """Residual network; the output is [shift, scale * tanh(...)], one learned scale.
 
-    `apply` uses the moving statistics in the parameters; `init_from_data` is the
+    `apply` uses the moving statistics in the parameters; `forward_train` is the
     training pass: the batch's statistics are used and returned in the parameters.
 
     Attributes:
@@ -120,6 +123,10 @@ class RealNVPNet:
         return self._run(params, x, train=False)[1]
 
     def init_from_data(self, params, x, cond=None):
+        """(params, output): nothing is initialised from data."""
+        return params, self.apply(params, x)
+
+    def forward_train(self, params, x, cond=None):
         """(params with the batch's statistics, output with the batch's statistics)."""
         return self._run(params, x, train=True)
 

@@ -5,11 +5,14 @@ Exact numerics: ../shared/spec/glow.md.  Kingma and Dhariwal (NeurIPS 2018).
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.bijectors import (
     ActNorm,
+    Additive,
     Affine,
     BorderedSplit,
     Chain,
@@ -37,9 +40,7 @@ PERMUTATIONS = {
     "conv1x1": Conv1x1(),
     "conv1x1_plu": Conv1x1PLU(),
 }
-
-
-COUPLINGS = {"additive": Affine(scale=None), "affine": Affine(ScaleForm("sigmoid2"))}
+COUPLINGS = {"additive": Additive(), "affine": Affine(ScaleForm("sigmoid2"))}
 
 
 def build_flow(config: GlowConfig) -> Chain:
@@ -85,7 +86,7 @@ def init(config: GlowConfig, key) -> Params:
 
 def latent_shapes(config: GlowConfig, shape) -> list[tuple[int, ...]]:
     """Shapes of the latents of images [B,H,W,C], finest level first."""
-    multiscale = build_flow(config).parts[-1][1]
+    multiscale = build_flow(config)["multiscale"]
     return [(shape[0], *s) for s in multiscale.output_shape(tuple(shape[1:]))]
 
 
@@ -108,6 +109,22 @@ def forward(params: Params, image, label=None):
     latents[-1], whitening = top_prior(config).forward(prior, top, {"label": label})
     log_prob = logdet + whitening + sum(standard_normal_log_prob(z) for z in latents)
     return latents, log_prob, top
+
+
+def whole_flow(config: GlowConfig) -> Chain:
+    """Return the flow with the top prior as its last layer: image -> latents."""
+    flow = build_flow(config)
+    scales = flow["multiscale"]
+    scales = dataclasses.replace(scales, splits=(*scales.splits[:-1], top_prior(config)))
+    return Chain((*flow.bijectors[:-1], ("multiscale", scales)))
+
+
+def whole_params(params: Params):
+    """Return the parameters of `whole_flow`."""
+    levels = params["flow"]["multiscale"]
+    last = f"level{params.config.levels}"
+    top = {**levels[last], "prior": params.get("prior", {})}
+    return {**params["flow"], "multiscale": {**levels, last: top}}
 
 
 def unwhiten(params: Params, latents, label=None):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.glow.network import (
-    build_flow,
     forward,
     inverse,
     latent_shapes,
-    unwhiten,
+    whole_flow,
+    whole_params,
 )
 from flowsr_jax.models.inputs import check_image as check_image_array
 from flowsr_jax.models.unconditional import Unconditional, check_shape
@@ -22,7 +22,7 @@ def check_image(config: GlowConfig, image) -> None:
 
 
 def _layers(params, latents, label):
-    return build_flow(params.config), params["flow"], unwhiten(params, latents, label)
+    return whole_flow(params.config), whole_params(params), latents, {"label": label}
 
 
 FLOW = Unconditional(

@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.inspect import inspect_inverse
+from flowsr_jax.bijectors.invertibility import inspect_inverse
 from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.inputs import check_image, check_key, check_lr, check_temperature
 from flowsr_jax.models.irn import compression

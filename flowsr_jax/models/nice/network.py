@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.bijectors import (
-    Affine,
+    Additive,
     Bijector,
     Chain,
     Coupling,
@@ -33,7 +33,7 @@ def build_flow(config: NICEConfig) -> Chain:
         parts.append(("tile", Deinterleave()))
     net = MLP(config.hidden, config.layers)
     for i in range(config.couplings):
-        parts.append((f"coupling{i}", Coupling(net, Affine(scale=None))))
+        parts.append((f"coupling{i}", Coupling(net, Additive())))
         parts.append((f"reverse{i}", Reverse()))
     return Chain((*parts, ("scaling", Scaling())))
 

@@ -33,7 +33,12 @@ FLOW = Unconditional(
     check_shape=check_shape,
     check_image=check_image,
     latent_shapes=latent_shapes,
-    layers=lambda params, latents, label: (build_flow(params.config), params["flow"], latents),
+    layers=lambda params, latents, label: (
+        build_flow(params.config),
+        params["flow"],
+        latents,
+        None,
+    ),
     prior=draw,
 )
 

@@ -137,7 +137,7 @@ def inverse(params: Params, latents, label=None):
 
 def forward_train(params: Params, image):
     """(latent, log p(image) [B], the batch's statistics), by the batch's statistics."""
-    used, z, logdet = build_flow(params.config).init_from_data(flow_params(params), image)
+    used, z, logdet = build_flow(params.config).forward_train(flow_params(params), image)
     return z, logdet + standard_normal_log_prob(z), split_statistics(used)[1]
 
 

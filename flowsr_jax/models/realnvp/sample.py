@@ -33,6 +33,7 @@ FLOW = Unconditional(
         build_flow(params.config),
         flow_params(params),
         latents,
+        None,
     ),
 )
 

@@ -40,7 +40,7 @@ def build_flow(config: SRFlowConfig) -> Chain:
     for level in range(1, config.levels + 1):
         net = CouplingNet(config.hidden, config.cond_channels(level), config.compute)
         injector = (("injector", Injector(net, affine)),) if config.injector else ()
-        step = Chain((*transition.parts, *injector, ("coupling", Coupling(net, affine))))
+        step = Chain((*transition.bijectors, *injector, ("coupling", Coupling(net, affine))))
         parts = [("squeeze", Squeeze())]
         if config.transition_steps:
             parts.append(("transition", Scan(transition, config.transition_steps, **options)))
@@ -114,5 +114,5 @@ def condition(params: Params, lr):
 def latent_shapes(config: SRFlowConfig, lr_shape) -> list[tuple[int, ...]]:
     """Shapes [B, ...] of the latents of an LR batch [B,h,w,3], finest level first."""
     b, h, w, _ = lr_shape
-    flow = build_flow(config).parts[-1][1]
+    flow = build_flow(config)["multiscale"]
     return [(b, *s) for s in flow.output_shape((h * config.scale, w * config.scale, 3))]

@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.inspect import inspect_inverse
+from flowsr_jax.bijectors.invertibility import inspect_inverse
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import View
 from flowsr_jax.models.rrdb.network import apply as encoder_apply
