@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowsr_jax.nets.attention import self_attention
+from flowsr_jax.nets.attention import SelfAttention
 from flowsr_jax.nets.conv import PLAIN, Compute, _kernel_gradient, conv2d
 from flowsr_jax.nets.coupling_net import CouplingNet
-from flowsr_jax.nets.embedding import linear
+from flowsr_jax.nets.layers import Dense
 from flowsr_jax.nets.unet_blocks import down_conv
 
 
@@ -114,9 +114,11 @@ def test_the_backward_pass_multiplies_as_the_forward_pass(dtype, conv):
 
     def loss(compute, x, kernel, attention, level, coupling):
         y = down_conv(conv2d(x, kernel, None, compute), kernel, compute)
-        y = self_attention(attention, y.astype(compute.operands), 2, compute)
+        mix = SelfAttention(2, compute=compute)
+        y = mix.apply({"params": attention}, y.astype(compute.operands))
         z = CouplingNet(8, compute=compute).apply(coupling, x, None)
-        return jnp.mean(linear(level, y, compute) ** 2) + jnp.mean((z + 1) ** 2)
+        y = Dense(8, compute=compute).apply({"params": level}, y)
+        return jnp.mean(y**2) + jnp.mean((z + 1) ** 2)
 
     given = draw(2, 6, 6, 8), draw(3, 3, 8, 8), attention, level, coupling
     run = lambda compute: jax.grad(functools.partial(loss, compute), range(5))  # noqa: E731

@@ -35,9 +35,9 @@ from flowsr_jax.models.irn.losses import (
 )
 from flowsr_jax.models.irn.network import COLOR_MATRIX, build_flow, quantize
 from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
-from flowsr_jax.models.irn.vgg import features
 from flowsr_jax.models.irn.weights import discriminator_from_torch, vgg_from_torch
 from flowsr_jax.models.torch_rules import state_dict
+from flowsr_jax.nets.vgg import VGG19
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
 
@@ -374,10 +374,9 @@ def test_vgg_features_agree(judge, shared):
     table = Table("irn_plus: VGG19")
     for key, want in groups(golden, "vgg_recipe_first3/").items():
         table.check(f"recipe of {key}", weights[key].ravel()[:3], want, 1e-6)
-    params, compute = vgg_from_torch(weights), flowsr_jax.models.irn.IRNConfig().compute
-    run = quick_jit(features, static_argnums=2)
-    real = run(params, image(golden["vgg_real_u8"]), compute)
-    fake = run(params, image(golden["vgg_fake_u8"]), compute)
+    params, run = {"params": vgg_from_torch(weights)}, quick_jit(VGG19().apply)
+    real = run(params, image(golden["vgg_real_u8"]))
+    fake = run(params, image(golden["vgg_fake_u8"]))
     table.check("vgg_real_features", real, golden["vgg_real_features"], 1e-5)
     table.check("vgg_fake_features", fake, golden["vgg_fake_features"], 1e-5)
     loss = charbonnier(real, fake)

@@ -11,7 +11,7 @@ import pytest
 import flowsr_jax
 from flowsr_jax.config import ConfigError
 from flowsr_jax.models import Params, get_family
-from flowsr_jax.models.irn.vgg import layers
+from flowsr_jax.nets.vgg import layers
 from flowsr_jax.train.begin import take_over
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import train_and_evaluate

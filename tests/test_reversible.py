@@ -27,9 +27,9 @@ from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.models.realnvp import RealNVPConfig
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
-from flowsr_jax.nets import rrdb
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.dense_block import DenseBlock
+from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
 from flowsr_jax.nets.unet import UNetConfig
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.resume import check_resumable
@@ -233,11 +233,12 @@ def test_the_trained_demo():
 
 
 def test_a_rematerialised_encoder():
-    params = rrdb.init_rrdb(jax.random.key(0), ENCODER)
+    params = init_rrdb(jax.random.key(0), ENCODER)
     lr = jax.random.uniform(jax.random.key(1), (1, 4, 4, 3))
 
     def loss(params, memory):
-        fea, _ = rrdb.trunk(params, lr, ENCODER, Compute(memory=memory))
+        config = dataclasses.replace(ENCODER, compute=Compute(memory=memory))
+        fea, _ = RRDBEncoder(config).apply({"params": params}, lr, method="trunk")
         return jnp.sum(jnp.sin(fea))
 
     run = jax.jit(jax.grad(loss), static_argnums=1, compiler_options=FAST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +25,10 @@ from flowsr_jax.models.sr3.sample import noise_shapes, sample, views
 from flowsr_jax.models.sr3.weights import from_torch, infer_schedule, infer_sr3, sr3_rules
 from flowsr_jax.nets import attention
 from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.layers import GroupNorm
 from flowsr_jax.nets.orthogonal import orthogonal
-from flowsr_jax.nets.unet import UNetConfig, apply_unet, init_unet, plan, prepare
-from flowsr_jax.nets.unet_blocks import down_conv, residual_block
+from flowsr_jax.nets.unet import UNet, UNetConfig, init_unet, plan
+from flowsr_jax.nets.unet_blocks import ResidualBlock, down_conv
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -61,7 +63,17 @@ def lr():
 
 # Compiled fast rather than for speed.
 FAST = {"xla_backend_optimization_level": 0}
-apply = jax.jit(apply_unet, static_argnames=("config", "activations"), compiler_options=FAST)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "capture"), compiler_options=FAST)
+def apply(params, x, level, config, cond=None, capture=False, **options):
+    """The network's output; with `capture` (output, {layer: its output})."""
+    more = {"capture_intermediates": True, "mutable": ["intermediates"]} if capture else {}
+    found = UNet(config).apply({"params": params}, x, level, cond, **options, **more)
+    if not capture:
+        return found
+    out, state = found
+    return out, {k: v["__call__"][0] for k, v in state["intermediates"].items() if k != "__call__"}
 
 
 def changed(params, **fields):
@@ -340,18 +352,19 @@ def test_forms_of_evaluation_agree(tiny, example):
     same(forms[2], forms[0])
     blocks = []
     for compute in (Compute(), Compute(memory="remat")):
-        block = residual_block(plan(UNET)["downs.3"], dataclasses.replace(UNET, compute=compute))
-        run = lambda p, h, block=block: block(p, h, jnp.ones((2, 8)), None)  # noqa: E731
+        kind = nn.remat(ResidualBlock) if compute.memory == "remat" else ResidualBlock
+        block = kind(plan(UNET)["downs.3"], dataclasses.replace(UNET, compute=compute))
+        run = lambda p, h, block=block: block.apply({"params": p}, h, jnp.ones((2, 8)))  # noqa: E731
         blocks.append(grads(run, params["downs.3"], h[:, ::2, ::2]))
     same(*blocks)
     out = apply(params, x, level, UNET, cond)
-    prepared = prepare(params, cond, UNET)
+    prepared = UNet(UNET).apply({"params": params}, cond, method="prepare")
     np.testing.assert_allclose(apply(params, x, level, UNET, prepared=prepared), out, atol=1e-5)
     half = dataclasses.replace(UNET, compute=Compute(dtype="bfloat16"))
     short = apply(params, x, level, half, cond)
     assert short.dtype == np.float32
     assert 1e-6 < np.abs(short - out).max() / np.abs(out).max() < 0.05
-    total = lambda p: jnp.sum(apply_unet(p, x, level, half, cond))  # noqa: E731
+    total = lambda p: jnp.sum(UNet(half).apply({"params": p}, x, level, cond))  # noqa: E731
     short_grads = jax.eval_shape(jax.grad(total), params)
     assert all(g.dtype == np.float32 for g in jax.tree.leaves(short_grads))
 
@@ -362,7 +375,7 @@ def test_the_papers_block_style(example):
     config = dataclasses.replace(UNET, block="biggan", init="zero_last", affine=True)
     params = init_unet(jax.random.key(0), config)
     assert params["downs.2"]["skip"]["w"].shape == (1, 1, 8, 8)
-    out, kept = apply(params, x, level, config, cond, activations=True)
+    out, kept = apply(params, x, level, config, cond, capture=True)
     np.testing.assert_array_equal(out, np.zeros_like(x))
     # With zero last convolutions a block is its shortcut, scaled.
     np.testing.assert_allclose(kept["downs.1"], kept["downs.0"] / np.sqrt(2), atol=1e-6)
@@ -393,7 +406,8 @@ def test_attention_in_blocks_is_the_same_sum(tiny, monkeypatch):
     x = jax.random.normal(jax.random.key(0), (2, 6, 7, 16))
 
     def run():  # a new function each time: the sizes are read while tracing
-        total = lambda p, x: jnp.sum(jnp.sin(attention.self_attention(p, x, 4, Compute(), 2)))  # noqa: E731
+        mix = attention.SelfAttention(4, heads=2)
+        total = lambda p, x: jnp.sum(jnp.sin(mix.apply({"params": p}, x)))  # noqa: E731
         return jax.jit(jax.value_and_grad(total, (0, 1)), compiler_options=FAST)(p, x)
 
     whole = run()
@@ -411,13 +425,13 @@ def test_attention_heads():
     norm = {"scale": jnp.ones(c), "bias": jnp.zeros(c)}
     p = {"norm": norm, "qkv": {"w": w}, "out": {"w": eye, "b": jnp.zeros(c)}}
     x = jax.random.normal(keys[1], (1, 3, 4, c))
-    q, k, v = np.split(np.asarray(attention.group_norm(norm, x, 2) @ w[0, 0]), 3, axis=-1)
+    q, k, v = np.split(np.asarray(GroupNorm(2).apply({"params": norm}, x) @ w[0, 0]), 3, axis=-1)
     parts = []
     for head in (slice(0, 4), slice(4, 8)):
         a, b, m = (t.reshape(12, c)[:, head] for t in (q, k, v))
         weights = np.exp(a @ b.T / np.sqrt(4))
         parts.append(weights / weights.sum(1, keepdims=True) @ m)
-    got = attention.self_attention(p, x, 2, Compute(), 2)
+    got = attention.SelfAttention(2, heads=2).apply({"params": p}, x)
     np.testing.assert_allclose(got.reshape(12, c), np.concatenate(parts, 1), rtol=1e-4, atol=1e-5)
 
 

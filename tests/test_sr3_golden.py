@@ -30,11 +30,12 @@ from flowsr_jax.diffusion.schedules import (
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.models import Params
 from flowsr_jax.models.sr3.losses import denoising_loss
-from flowsr_jax.models.sr3.network import gamma_of, network, predict_noise
+from flowsr_jax.models.sr3.network import gamma_of, predict_noise
 from flowsr_jax.models.sr3.sample import sample
 from flowsr_jax.models.sr3.weights import sr3_rules
 from flowsr_jax.models.torch_rules import state_dict
 from flowsr_jax.nets.embedding import sinusoidal
+from flowsr_jax.nets.unet import UNet
 
 pytestmark = pytest.mark.filterwarnings("ignore::flowsr_jax.diffusion.schedules.ScheduleWarning")
 NETWORK, CHAIN, GRADIENT = 2e-5, 5e-4, 1e-5
@@ -92,7 +93,11 @@ def step(params, state, arrays, level):
     def loss(params):
         l1, _ = denoising_loss(params, hr, cond, noise, level, norm="l1")
         l2, _ = denoising_loss(params, hr, cond, noise, level, norm="l2")
-        return l1, (l1, l2, network(params, x, level, cond, activations=True)[1])
+        _, state = UNet(params.config.unet).apply(
+            {"params": params["unet"]}, x, level, cond,
+            capture_intermediates=True, mutable=["intermediates"],
+        )  # fmt: skip
+        return l1, (l1, l2, state["intermediates"])
 
     x = process.q_sample(hr, noise, jnp.sqrt(gamma_of(params.config, level)))
     (_, seen), grads = jax.value_and_grad(loss, has_aux=True)(params)
@@ -126,7 +131,9 @@ def test_network_losses_and_gradients_agree(case):
         seen, params, state = step(params, state, arrays, level)
         first = first or seen
         losses.append(seen[0][0])
-    (l1, l2, kept), grads = first
+    (l1, l2, layers), grads = first
+    kept = {name: seen["__call__"][0] for name, seen in layers.items() if name != "__call__"}
+    kept["level_embed"] = kept["level_mlp"]
     kept["pos_enc"] = sinusoidal(level, params.config.unet.channels)
     names = [k.removeprefix("act/") for k in golden if k.startswith("act/")]
     assert len(names) == 2 + 6 + 2 + 8

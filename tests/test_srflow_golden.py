@@ -21,7 +21,8 @@ from flowsr_jax.models.rrdb.network import apply as rrdb_apply
 from flowsr_jax.models.srflow.losses import init_from_data, nll_loss
 from flowsr_jax.models.srflow.network import build_flow, condition
 from flowsr_jax.models.srflow.weights import srflow_rules
-from flowsr_jax.nets import rrdb
+from flowsr_jax.nets.layers import half_size
+from flowsr_jax.nets.rrdb import RRDBEncoder
 from flowsr_jax.nets.upsampled import dense
 
 LN2 = math.log(2.0)
@@ -57,18 +58,15 @@ def check_encoder(table, params, golden, limit):
 
     @jax.jit
     def run(params, lr):
-        feature, kept = rrdb.trunk(
-            params["encoder"], lr, config, config.compute, keep=tuple(range(config.nb))
-        )
-        ups = rrdb.upsampled_features(
-            params["encoder"], feature, config, config.compute, config.scale
-        )
-        image = rrdb.head(params["encoder"], ups, lr, config, config.compute)
+        encoder = RRDBEncoder(config).bind({"params": params["encoder"]})
+        feature, kept = encoder.trunk(lr, keep=tuple(range(config.nb)))
+        ups = encoder.upsampled_features(feature, config.scale)
+        image = encoder.head(ups, lr)
         return feature, kept, ups, image, condition(params, lr)
 
     feature, kept, ups, image, cond = run(params, jnp.asarray(golden["lr"]))
     got = {"rrdb/last_lr_fea": feature, "rrdb/out": image}
-    got["rrdb/fea_up0"] = rrdb.half_size(feature)
+    got["rrdb/fea_up0"] = half_size(feature)
     got |= {f"rrdb/fea_up{f}": ups[f] for f in ups if f > 1}
     got |= {f"rrdb/block_{i}": block for i, block in enumerate(kept)}
     for i, level in enumerate(cond["levels"]):

@@ -1,6 +1,6 @@
-"""Group normalisation and self-attention over positions; statistics in float32.
+"""Self-attention over positions; statistics and the softmax in float32.
 
-Source: ../shared/spec/sr3.md section 1 (9, 13) and section 12.
+Source: docs/papers/sr3.md.
 """
 
 from __future__ import annotations
@@ -8,68 +8,68 @@ from __future__ import annotations
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from flowsr_jax.math.arrays import is_known
-from flowsr_jax.nets.conv import Compute, bilinear, conv2d
+from flowsr_jax.nets.conv import Compute, bilinear
+from flowsr_jax.nets.layers import Conv, GroupNorm, zeros
+from flowsr_jax.nets.orthogonal import orthogonal
 
-EPSILON = 1e-5
 ALL_AT_ONCE = 64 * 64  # positions whose pairs are all held in memory
 BLOCK = 1024  # queries at a time beyond
 
 
-def group_norm(p, x, groups: int):
-    """Normalise [B,H,W,C] over H, W and each of `groups` contiguous channel groups.
-
-    Biased variance, epsilon 1e-5; computed in float32, returned in the dtype of x.
-    """
-    b, _, _, c = x.shape
-    y = x.astype(jnp.float32)
-
-    def over_groups(per_channel):
-        mean = jnp.mean(per_channel.reshape(b, groups, c // groups), axis=-1)
-        return jnp.repeat(mean, c // groups, axis=-1)[:, None, None, :]
-
-    # Channel sums first: the groups are narrow, and reducing them alone is slow.
-    y = y - over_groups(jnp.mean(y, axis=(1, 2)))
-    variance = over_groups(jnp.mean(jnp.square(y), axis=(1, 2)))
-    y = y * (jax.lax.rsqrt(variance + EPSILON) * p["scale"]) + p["bias"]
-    return y.astype(x.dtype)
-
-
-def self_attention(p, x, groups: int, compute: Compute, heads: int = 1):
-    """Return what attention adds to x [B,H,W,C]: all positions, no residual.
+class SelfAttention(nn.Module):
+    """What attention adds to x [B,H,W,C]: all positions, no residual; float32.
 
     q, k and v are C channels each, of `heads` contiguous parts; logits q.k / sqrt(C / heads);
     the softmax is float32.  Large maps go block by block, so that memory grows with H*W and
     not with its square.
+
+    Attributes:
+      groups: of the GroupNorm that x goes through.
+      heads: divides C.
+      zero_last: the last convolution starts at zero.
+      compute: precision and form.
     """
-    b, h, w, c = x.shape
-    qkv = conv2d(group_norm(p["norm"], x, groups), p["qkv"]["w"], None, compute)
-    qkv = qkv.astype(x.dtype).reshape(b, h * w, 3, heads, c // heads)
-    q, k, v = (qkv[:, :, i] for i in range(3))
 
-    def einsum(text, a, b):
-        return bilinear(
-            lambda a, b, dtype: jnp.einsum(
-                text, a, b, precision=compute.precision, preferred_element_type=dtype
-            ),
-            a,
-            b,
-        )
+    groups: int
+    heads: int = 1
+    zero_last: bool = False
+    compute: Compute = Compute()
 
-    def attend(q):
-        """Queries [B,...,heads,C/heads] to mixed values of the same shape, float32."""
-        logits = einsum("b...hc,bkhc->b...hk", q, k) / math.sqrt(c // heads)
-        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-        return einsum("b...hk,bkhc->b...hc", weights, v)
+    @nn.compact
+    def __call__(self, x):
+        b, h, w, c = x.shape
+        options = {"kernel_size": 1, "compute": self.compute}
+        qkv = Conv(3 * c, use_bias=False, kernel_init=orthogonal, name="qkv", **options)
+        qkv = qkv(GroupNorm(self.groups, name="norm")(x))
+        qkv = qkv.astype(x.dtype).reshape(b, h * w, 3, self.heads, c // self.heads)
+        q, k, v = (qkv[:, :, i] for i in range(3))
 
-    if not is_known((h, w)) or h * w <= ALL_AT_ONCE:  # open sizes: jax.export
-        mixed = attend(q)
-    else:
-        blocks = functools.partial(lax.map, jax.checkpoint(attend), batch_size=BLOCK)
-        mixed = blocks(q.swapaxes(0, 1)).swapaxes(0, 1)
-    mixed = mixed.reshape(b, h, w, c).astype(x.dtype)
-    return conv2d(mixed, p["out"]["w"], p["out"]["b"], compute)
+        def einsum(text, a, b):
+            return bilinear(
+                lambda a, b, dtype: jnp.einsum(
+                    text, a, b, precision=self.compute.precision, preferred_element_type=dtype
+                ),
+                a,
+                b,
+            )
+
+        def attend(q):
+            """Return the mixed values, float32, of queries [B,...,heads,C/heads]."""
+            logits = einsum("b...hc,bkhc->b...hk", q, k) / math.sqrt(c // self.heads)
+            weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
+            return einsum("b...hk,bkhc->b...hc", weights, v)
+
+        if not is_known((h, w)) or h * w <= ALL_AT_ONCE:  # open sizes: jax.export
+            mixed = attend(q)
+        else:
+            blocks = functools.partial(lax.map, jax.checkpoint(attend), batch_size=BLOCK)
+            mixed = blocks(q.swapaxes(0, 1)).swapaxes(0, 1)
+        mixed = mixed.reshape(b, h, w, c).astype(x.dtype)
+        last = zeros if self.zero_last else orthogonal
+        return Conv(c, kernel_init=last, name="out", **options)(mixed)

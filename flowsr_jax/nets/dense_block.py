@@ -10,11 +10,7 @@ import jax.numpy as jnp
 
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d
-
-
-def leaky_relu(x):
-    """LeakyReLU with slope 0.2; the slope at exactly 0 is 0.2, as in PyTorch."""
-    return jnp.where(x > 0, x, 0.2 * x)
+from flowsr_jax.nets.layers import leaky_relu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,5 +49,5 @@ class DenseBlock:
         for k in range(1, 6):
             p = params[f"conv{k}"]
             y = conv2d(jnp.concatenate(features, axis=-1), p["w"], p["b"], self.compute)
-            features.append(leaky_relu(y))
+            features.append(leaky_relu(y, strict=True))
         return y

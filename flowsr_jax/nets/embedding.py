@@ -1,16 +1,18 @@
 """The noise-level (or timestep) embedding of diffusion networks.
 
-Source: ../shared/spec/sr3.md section 1 (3-6); Vaswani et al. (2017), Ho et al. (2020).
+Source: docs/papers/sr3.md; Vaswani et al. (2017), Ho et al. (2020).
 """
 
 from __future__ import annotations
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.nets.conv import PLAIN, Compute, matmul
+from flowsr_jax.nets.layers import Dense, normal
+from flowsr_jax.nets.orthogonal import orthogonal
 
 
 def sinusoidal(value, dim: int):
@@ -21,14 +23,24 @@ def sinusoidal(value, dim: int):
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
-def linear(p, x, compute: Compute = PLAIN):
-    """x [B,I] to [B,O], float32; the weight is [I,O]."""
-    x, w = x.astype(compute.operands), p["w"].astype(compute.operands)
-    return matmul(x, w, compute.precision) + p["b"]
+class LevelEmbedding(nn.Module):
+    """Embed noise levels or timesteps [B]: encoding, linear, Swish, linear; [B,dim] float32."""
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, value):
+        hidden = Dense(4 * self.dim, kernel_init=orthogonal, name="linear1")
+        hidden = jax.nn.silu(hidden(sinusoidal(value, self.dim)))
+        return Dense(self.dim, kernel_init=orthogonal, name="linear2")(hidden)
 
 
-def level_embedding(p, value):
-    """Embed noise levels or timesteps [B]: encoding, linear, Swish, linear; [B,D] float32."""
-    dim = p["linear2"]["w"].shape[1]
-    hidden = jax.nn.silu(linear(p["linear1"], sinusoidal(value, dim)))
-    return linear(p["linear2"], hidden)
+class ClassEmbedding(nn.Module):
+    """Embed classes [B] int: rows of a table [classes + 1, dim]; the last is "no class"."""
+
+    classes: int
+    dim: int
+
+    @nn.compact
+    def __call__(self, label):
+        return self.param("table", normal(1.0), (self.classes + 1, self.dim))[label]

@@ -53,6 +53,7 @@ def uniform(bound: float) -> Initializer:
     return lambda key, shape: random.uniform(key, shape, bound)
 
 
+@functools.cache
 def kaiming(gain: float) -> Initializer:
     """Return the initialiser of normal values of variance 2 gain^2 / fan-in (He et al., 2015)."""
 

@@ -1,158 +1,190 @@
 """RRDB low-resolution encoder of ESRGAN and SRFlow.
 
-Source: ../shared/spec/srflow.md section 3; Wang et al., ESRGAN (ECCVW 2018), and
-Lugmayr et al., SRFlow (ECCV 2020).  Note that the trunk's skip adds the output of
-the last block, not of the first convolution as in ESRGAN's reference.
+Source: docs/papers/srflow.md; Wang et al., ESRGAN (ECCVW 2018), and Lugmayr et al., SRFlow
+(ECCV 2020).  Note that the trunk's skip adds the output of the last block, not of the first
+convolution as in ESRGAN's reference.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.math.resize import imresize
-from flowsr_jax.nets import random
-from flowsr_jax.nets.conv import Compute, conv2d
-from flowsr_jax.nets.upsampled import conv_nearest
+from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.layers import (
+    Conv,
+    kaiming,
+    leaky_relu,
+    pixel_shuffle,
+    run_blocks,
+    stacked,
+    torch_default,
+    zeros,
+)
+from flowsr_jax.nets.upsampled import NearestConv
 
 
-def init_conv(key, kernel: int, ci: int, co: int, mode: str = "default", gain: float = 1.0):
-    """Weights {"w": [k,k,ci,co], "b": [co]}.
+class ResidualDenseBlock(nn.Module):
+    """Five convolutions with dense connections, and a residual: [B,H,W,C] to [B,H,W,C].
 
-    mode "default" is PyTorch's (uniform in +-1/sqrt(fan_in), bias too); "kaiming"
-    is normal with fan_in and gain sqrt 2, times `gain`, zero bias; "zeros" is zero.
+    Attributes:
+      growth: channels that each of the first four convolutions adds.
+      zero_last: the last convolution starts at zero, the block as the identity.
+      compute: precision and form.
     """
-    shape, fan_in = (kernel, kernel, ci, co), kernel * kernel * ci
-    if mode == "zeros":
-        return {"w": jnp.zeros(shape), "b": jnp.zeros(co)}
-    if mode == "kaiming":
-        w = gain * math.sqrt(2.0 / fan_in) * random.normal(key, shape)
-        return {"w": w, "b": jnp.zeros(co)}
-    kw, kb = jax.random.split(key)
-    bound = 1.0 / math.sqrt(fan_in)
-    return {
-        "w": random.uniform(kw, shape, bound),
-        "b": random.uniform(kb, (co,), bound),
-    }
+
+    growth: int
+    zero_last: bool = False
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x):
+        def conv(i, features, init):
+            layer = Conv(features, kernel_init=init, compute=self.compute, name=f"conv{i}")
+            return layer(jnp.concatenate(known, axis=-1))
+
+        known = [x]
+        for i in range(1, 5):
+            known.append(leaky_relu(conv(i, self.growth, kaiming(0.1))))
+        return 0.2 * conv(5, x.shape[-1], zeros if self.zero_last else kaiming(0.1)) + x
 
 
-def apply_conv(p, x, compute: Compute):
-    """3x3 convolution with bias, float32 out."""
-    return conv2d(x, p["w"], p["b"], compute)
+class RRDBlock(nn.Module):
+    """Three residual dense blocks and a residual around them; attributes as theirs."""
+
+    growth: int
+    zero_last: bool = False
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x):
+        y = x
+        for j in (1, 2, 3):
+            y = ResidualDenseBlock(self.growth, self.zero_last, self.compute, name=f"rdb{j}")(y)
+        return 0.2 * y + x
 
 
-def leaky_relu(x):
-    """LeakyReLU with slope 0.2."""
-    return jnp.where(x >= 0, x, 0.2 * x)
+class RRDBEncoder(nn.Module):
+    """The encoder: `trunk`, `upsampled_features` and `head` one after the other.
 
+    Parameters {"conv_first", "blocks", "trunk_conv", ...}; the leaves of "blocks" carry a
+    leading axis, the block's number.
 
-def pixel_shuffle(x, factor: int):
-    """[B,H,W,C f f] -> [B,fH,fW,C]; channel c*f*f + dy*f + dx (PyTorch's order)."""
-    b, h, w, c = x.shape
-    c //= factor * factor
-    x = x.reshape(b, h, w, c, factor, factor).transpose(0, 1, 4, 2, 5, 3)
-    return x.reshape(b, h * factor, w * factor, c)
+    Attributes:
+      config: `RRDBConfig`.
+    """
 
+    config: Any
 
-def init_dense_block(key, nf: int, gc: int):
-    """Five convolutions with dense connections, Kaiming x 0.1."""
-    keys = jax.random.split(key, 5)
-    outs = (gc, gc, gc, gc, nf)
-    return {
-        f"conv{i + 1}": init_conv(keys[i], 3, nf + i * gc, outs[i], "kaiming", 0.1)
-        for i in range(5)
-    }
+    def setup(self):
+        c, compute = self.config, self.config.compute
+        default = torch_default(9 * c.nf)
+        self.conv_first = Conv(c.nf, **torch_default(9 * c.in_channels), compute=compute)
+        # Any size will do: blocks keep it, and their parameters do not depend on it.
+        self.blocks = self.param("blocks", stacked(self._block, c.nb), (8, 8, c.nf))
+        self.trunk_conv = Conv(c.nf, **default, compute=compute)
+        if c.head == "subpixel":
+            features = c.out_channels * c.scale**2
+            self.to_image = Conv(features, kernel_init=kaiming(0.1), compute=compute)
+            return
+        for i in range(1, c.num_upconvs + 1):
+            setattr(self, f"upconv{i}", NearestConv(c.nf, **default, compute=compute))
+        self.hr_conv = Conv(c.nf, **default, compute=compute)
+        self.conv_last = Conv(c.out_channels, **default, compute=compute)
 
+    @property
+    def _block(self) -> RRDBlock:
+        return RRDBlock(self.config.gc, compute=self.config.compute, parent=None)
 
-def dense_block(p, x, compute: Compute):
-    """Residual dense block: [B,H,W,nf] -> [B,H,W,nf]."""
-    features = [x]
-    for i in range(1, 5):
-        y = apply_conv(p[f"conv{i}"], jnp.concatenate(features, axis=-1), compute)
-        features.append(leaky_relu(y))
-    return 0.2 * apply_conv(p["conv5"], jnp.concatenate(features, axis=-1), compute) + x
+    def trunk(self, lr, keep: tuple[int, ...] = ()):
+        """Return (features [B,h,w,nf], outputs of the blocks with the indices `keep`) of lr."""
+        chex.assert_shape(lr, (None, None, None, self.config.in_channels))
+        first = self.conv_first(lr)
+        # All or none: the backward pass keeps each block's input anyway.
+        x, outputs = run_blocks(self._block, self.blocks, first, self.config.compute, bool(keep))
+        skip = first if self.config.skip == "first" else x
+        return skip + self.trunk_conv(x), [outputs[i] for i in keep]
+
+    def upsampled_features(self, fea, top: int):
+        """Return {1, 2, 4, ..., top: features at so many times the LR size}.
+
+        The activation belongs to the feature (it is in-place in the released code);
+        the feature at factor 1 has none.
+        """
+        features = {1: fea}
+        for i in range(1, int(math.log2(top)) + 1):
+            features[2**i] = leaky_relu(getattr(self, f"upconv{i}")(features[2 ** (i - 1)]))
+        return features
+
+    def head(self, features, lr):
+        """Return the super-resolved image of the encoder, [B,s*h,s*w,3], not clipped.
+
+        `config.head` "nearest_conv" is the released form; "subpixel" predicts s*s
+        sub-pixels per LR position.  With `config.residual` the head predicts the
+        difference to the MATLAB-bicubic enlargement.
+        """
+        c = self.config
+        if c.head == "subpixel":
+            image = pixel_shuffle(self.to_image(features[1]), c.scale)
+        else:
+            image = self.conv_last(leaky_relu(self.hr_conv(features[c.scale])))
+        return image + imresize(lr, c.scale) if c.residual else image
+
+    def __call__(self, lr):
+        """Return the super-resolved image [B,s*h,s*w,3] of lr [B,h,w,3]; see `head`."""
+        features, _ = self.trunk(lr)
+        top = self.config.scale if self.config.head == "nearest_conv" else 1
+        return self.head(self.upsampled_features(features, top), lr)
 
 
 def init_rrdb(key, config):
-    """Parameters of the encoder; `config` is an `RRDBConfig`."""
-    n_up = config.num_upconvs
-    keys = iter(jax.random.split(key, 3 * config.nb + n_up + 4))
-    nf = config.nf
-    blocks = [
-        {f"rdb{j}": init_dense_block(next(keys), nf, config.gc) for j in (1, 2, 3)}
-        for _ in range(config.nb)
-    ]
-    params = {
-        "conv_first": init_conv(next(keys), 3, config.in_channels, nf),
-        "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks),
-        "trunk_conv": init_conv(next(keys), 3, nf, nf),
-    }
-    if config.head == "subpixel":
-        out = config.out_channels * config.scale**2
-        params["to_image"] = init_conv(next(keys), 3, nf, out, "kaiming", 0.1)
-        return params
-    for i in range(1, n_up + 1):
-        params[f"upconv{i}"] = init_conv(next(keys), 3, nf, nf)
-    params["hr_conv"] = init_conv(next(keys), 3, nf, nf)
-    params["conv_last"] = init_conv(next(keys), 3, nf, config.out_channels)
-    return params
+    """Return initial parameters of the encoder: PyTorch's, and Kaiming times 0.1 in blocks."""
+    lr = jax.ShapeDtypeStruct((1, 8, 8, config.in_channels), jnp.float32)
+    return RRDBEncoder(config).lazy_init(key, lr)["params"]
 
 
-def trunk(params, lr, config, compute: Compute, keep: tuple[int, ...] = ()):
-    """LR image -> (features [B,h,w,nf], outputs of the RRDBs with the indices `keep`)."""
-    first = x = apply_conv(params["conv_first"], lr, compute)
+class Restorer(nn.Module):
+    """IRN-Compression's repair of LR images after JPEG: [B,h,w,3] in [0,1] to the same.
 
-    def run(x, block):
-        y = x
-        for j in (1, 2, 3):
-            y = dense_block(block[f"rdb{j}"], y, compute)
-        x = 0.2 * y + x
-        # All or none: the backward pass keeps each block's input anyway.
-        return x, x if keep else None
+    ESRGAN's trunk, not enlarged; every block starts as the identity.  The result is neither
+    rounded nor clipped.  Blocks are not stacked: {"blocks": {"0": ..., "1": ...}, ...}.
 
-    if compute.memory == "remat":
-        run = jax.checkpoint(run)
-    unroll = config.nb if compute.unroll else 1
-    x, outputs = jax.lax.scan(run, x, params["blocks"], length=config.nb, unroll=unroll)
-    skip = first if config.skip == "first" else x
-    features = skip + apply_conv(params["trunk_conv"], x, compute)
-    return features, [outputs[i] for i in keep]
-
-
-def upsampled_features(params, fea, config, compute: Compute, top: int):
-    """Features at 1, 2, 4, ... times the LR size, up to factor `top`.
-
-    The activation belongs to the feature (it is in-place in the released code);
-    the feature at factor 1 has none.
+    Attributes:
+      nf, gc, nb: channels, growth and number of blocks.
+      compute: precision and form.
     """
-    features = {1: fea}
-    for i in range(1, int(math.log2(top)) + 1):
-        p = params[f"upconv{i}"]
-        y = conv_nearest(features[2 ** (i - 1)], p["w"], 2, compute) + p["b"]
-        features[2**i] = leaky_relu(y)
-    return features
+
+    nf: int = 64
+    gc: int = 32
+    nb: int = 8
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, lr):
+        def conv(name, features, x):
+            options = torch_default(9 * x.shape[-1])
+            return Conv(features, compute=self.compute, name=name, **options)(x)
+
+        first = conv("conv_first", self.nf, lr)
+        x = _Blocks(self.nb, self.gc, self.compute, name="blocks")(first)
+        return conv("conv_last", lr.shape[-1], first + conv("trunk_conv", self.nf, x))
 
 
-def head(params, features, lr, config, compute: Compute):
-    """The super-resolved image of the encoder, [B,s*h,s*w,3], not clipped.
+class _Blocks(nn.Module):
+    """The restorer's blocks, named by their numbers."""
 
-    `config.head` "nearest_conv" is the released form; "subpixel" predicts s*s
-    sub-pixels per LR position.  With `config.residual` the head predicts the
-    difference to the MATLAB-bicubic enlargement.
-    """
-    if config.head == "subpixel":
-        image = pixel_shuffle(apply_conv(params["to_image"], features[1], compute), config.scale)
-    else:
-        y = leaky_relu(apply_conv(params["hr_conv"], features[config.scale], compute))
-        image = apply_conv(params["conv_last"], y, compute)
-    if config.residual:
-        image = image + imresize(lr, config.scale)
-    return image
+    length: int
+    growth: int
+    compute: Compute
 
-
-def half_size(x):
-    """Mean of 2x2 blocks (bilinear half, align_corners false): [B,H,W,C] -> half."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+    @nn.compact
+    def __call__(self, x):
+        for i in range(self.length):
+            x = RRDBlock(self.growth, True, self.compute, name=str(i))(x)
+        return x

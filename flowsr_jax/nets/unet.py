@@ -1,30 +1,28 @@
-"""The denoising U-Net of DDPM and SR3: functions of explicit parameters.
+"""The denoising U-Net of DDPM and SR3.
 
 Block style "ddpm" is the public implementation's, with its keys and numbers.  Style
 "biggan" is an interpretation of the SR3 paper, which names BigGAN residual blocks and
 skips scaled by 1/sqrt 2 but gives no finer detail: up- and downsampling happen inside a
 residual block, on both branches, as in the code of score SDE (Song et al., 2021), and
 every residual sum, attention's too, is divided by sqrt 2.
-Source: ../shared/spec/sr3.md sections 1 and 2; Saharia et al. (2021); Ho et al. (2020).
+Source: docs/papers/sr3.md; Saharia et al. (2021); Ho et al. (2020).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import NamedTuple
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from flowsr_jax.config import ConfigError, Decay, Depth, Width, WidthOr0, check_ranges, choice
-from flowsr_jax.nets.attention import group_norm
-from flowsr_jax.nets.conv import Compute, conv2d
-from flowsr_jax.nets.embedding import level_embedding
+from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.embedding import LevelEmbedding
 from flowsr_jax.nets.orthogonal import orthogonal
-from flowsr_jax.nets.unet_blocks import down_conv, residual_block
-from flowsr_jax.nets.upsampled import conv_nearest
+from flowsr_jax.nets.unet_blocks import DownConv, FinalConv, FirstConv, Layer, ResidualBlock
+from flowsr_jax.nets.upsampled import NearestConv
 
 MOST_LEVELS = 16  # of half the size each
 
@@ -105,15 +103,6 @@ class UNetConfig:
         return 2 ** (len(self.multipliers) - 1)
 
 
-class Layer(NamedTuple):
-    """One layer: kind "conv", "block", "down", "up" or "final", channels, attention."""
-
-    kind: str
-    ci: int
-    co: int
-    attention: bool = False
-
-
 def plan(config: UNetConfig) -> dict[str, Layer]:
     """Return {official name such as "downs.3": layer} in the order of evaluation."""
     d, levels = config.channels, len(config.multipliers)
@@ -144,148 +133,92 @@ def plan(config: UNetConfig) -> dict[str, Layer]:
     return {**named, "final_conv": Layer("final", c, config.image_channels)}
 
 
-def init_unet(key, config: UNetConfig):
-    """Initial parameters {"level_mlp", "downs.0", ..., "final_conv"}; float32."""
-    layers = plan(config)
-    # Keys by number (unstacking an array of keys compiles slowly); the first two are the MLP's.
-    count = itertools.count(2)
-    zero_last = config.init == "zero_last"
-
-    def draw(shape):
-        return orthogonal(jax.random.fold_in(key, next(count)), shape)
-
-    def dense(i, o):
-        return {"w": draw((i, o)), "b": zeros(o)}
-
-    def conv(size, i, o, zero=False, bias=True):
-        shape = (size, size, i, o)
-        w = zeros(*shape) if zero else draw(shape)
-        return {"w": w, "b": zeros(o)} if bias else {"w": w}
-
-    def norm(c):
-        return {"scale": jax.device_put(np.ones(c, np.float32)), "bias": zeros(c)}
-
-    def block(layer):
-        ci, co = layer.ci, layer.co
-        p = {
-            "level": dense(config.channels, 2 * co if config.affine else co),
-            "norm1": norm(ci),
-            "conv1": conv(3, ci, co),
-            "norm2": norm(co),
-            "conv2": conv(3, co, co, zero_last),
-        }
-        if ci != co or layer.kind != "block":
-            p["skip"] = conv(1, ci, co)
-        if layer.attention:
-            p["attn"] = {
-                "norm": norm(co),
-                "qkv": conv(1, co, 3 * co, bias=False),
-                "out": conv(1, co, co, zero_last),
-            }
-        return p
-
-    d = config.channels
-    params = {"level_mlp": init_level_mlp(key, d)}
-    for name, layer in layers.items():
-        if layer.kind == "final":
-            params[name] = {"norm": norm(layer.ci), "conv": conv(3, layer.ci, layer.co, zero_last)}
-        elif is_block(layer, config):
-            params[name] = block(layer)
-        else:
-            params[name] = conv(3, layer.ci, layer.co)
-    return params
-
-
-def zeros(*shape):
-    """Zeros, float32."""
-    return jax.device_put(np.zeros(shape, np.float32))
-
-
-def init_level_mlp(key, d: int):
-    """Initial parameters of `embedding.level_embedding`, as those of the U-Net itself."""
-    sizes = {"linear1": (d, 4 * d), "linear2": (4 * d, d)}
-    return {
-        name: {"w": orthogonal(jax.random.fold_in(key, i), size), "b": zeros(size[1])}
-        for i, (name, size) in enumerate(sizes.items())
-    }
-
-
 def is_block(layer: Layer, config: UNetConfig) -> bool:
-    """The layer is a residual block (with "biggan" the resampling layers are too)."""
+    """Return whether the layer is a residual block ("biggan": resampling layers are too)."""
     return layer.kind == "block" or (config.block == "biggan" and layer.kind in ("down", "up"))
 
 
-def prepare(params, condition, config: UNetConfig):
-    """The condition's share of the first convolution, [B,H,W,D]; None without a condition.
+class UNet(nn.Module):
+    """The network: a noisy image and its noise level to a prediction.
 
-    condition: [B,H,W,cond_channels].  It does not depend on the noisy image: compute it
-    once per chain.
+    Parameters {"level_mlp", "downs.0", ..., "final_conv"}; `capture_intermediates=True` gives
+    the outputs of all layers by these names.
+
+    Attributes:
+      config: hyper-parameters.
     """
-    if not config.cond_channels:
-        return None
-    return conv2d(condition, params["downs.0"]["w"][:, :, : config.cond_channels], None,
-                  config.compute)  # fmt: skip
+
+    config: UNetConfig
+
+    def setup(self):
+        c, compute = self.config, self.config.compute
+        block = nn.remat(ResidualBlock) if compute.memory == "remat" else ResidualBlock
+        self.level_mlp = LevelEmbedding(c.channels)
+        layers = {}
+        for name, layer in plan(c).items():
+            if name == "downs.0":
+                first = (layer.co, c.cond_channels, c.image_channels, compute)
+                layers[name] = FirstConv(*first, name=name)
+            elif layer.kind == "final":
+                layers[name] = FinalConv(layer.co, c, name=name)
+            elif is_block(layer, c):
+                layers[name] = block(layer, c, name=name)
+            else:
+                kind = DownConv if layer.kind == "down" else NearestConv
+                layers[name] = kind(layer.co, kernel_init=orthogonal, compute=compute, name=name)
+        self.layers = layers
+
+    def prepare(self, condition):
+        """Return the condition's share of the first convolution, [B,H,W,D], or None without one.
+
+        condition: [B,H,W,cond_channels].  It does not depend on the noisy image: compute it
+        once per chain.
+        """
+        return self.layers["downs.0"].prepare(condition) if self.config.cond_channels else None
+
+    def __call__(self, x, level, condition=None, *, prepared=None, key=None, embedding=None):
+        """Evaluate the network.
+
+        Args:
+          x: noisy image [B,H,W,image_channels], in [-1,1] scale; H and W are multiples of
+            `config.multiple`.
+          level: sqrt(gamma) or timestep, [B] (or [1] for all).
+          condition: [B,H,W,cond_channels] in [-1,1], or
+          prepared: what `prepare` made of it.
+          key: of dropout; None evaluates without.
+          embedding: [B,D] added to the level embedding (classes, augmentation levels).
+
+        Returns:
+          [B,H,W,image_channels] float32.
+        """
+        c, dtype = self.config, self.config.compute.operands
+        chex.assert_shape(x, (None, None, None, c.image_channels))
+        e = self.level_mlp(level)
+        e = e if embedding is None else e + embedding
+        if c.conditioning == "time" or c.block == "biggan":
+            e = jax.nn.silu(e)
+        skips, h = [], None
+        for index, (name, layer) in enumerate(plan(c).items()):
+            evaluate = self.layers[name]
+            if name == "downs.0":
+                h = evaluate(x, condition, prepared)
+            elif layer.kind == "final":
+                return evaluate(h)
+            elif is_block(layer, c):
+                if name.startswith("ups") and layer.kind == "block":
+                    h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = evaluate(h, e, None if key is None else jax.random.fold_in(key, index))
+            else:
+                h = evaluate(h)
+            h = h.astype(dtype)
+            if name.startswith("downs"):
+                skips.append(h)
 
 
-def apply_unet(
-    params, x, level, config: UNetConfig, condition=None, *, prepared=None, key=None,
-    embedding=None, activations: bool = False,
-):  # fmt: skip
-    """Evaluate the network.
-
-    Args:
-      params: of `init_unet`.
-      x: noisy image [B,H,W,image_channels], in [-1,1] scale; H and W are multiples of
-        `config.multiple`.
-      level: sqrt(gamma) or timestep, [B] (or [1] for all).
-      condition: [B,H,W,cond_channels] in [-1,1], or
-      prepared: what `prepare` made of it.
-      key: of dropout; None evaluates without.
-      embedding: [B,D] added to the level embedding (classes, augmentation levels).
-      activations: also return {name: output of the layer}.
-
-    Returns:
-      [B,H,W,image_channels] float32.
-    """
-    dtype = config.compute.operands
-    e = level_embedding(params["level_mlp"], level)
-    kept = {"level_embed": e}
-    e = e if embedding is None else e + embedding
-    if config.conditioning == "time" or config.block == "biggan":
-        e = jax.nn.silu(e)
-    skips, h = [], None
-    for index, (name, layer) in enumerate(plan(config).items()):
-        p = params[name]
-        if name == "downs.0":
-            h = _first(p, x, condition, prepared, config)
-        elif layer.kind == "final":
-            h = conv2d(jax.nn.silu(group_norm(p["norm"], h, config.norm_groups)), **_wb(p["conv"]),
-                       compute=config.compute)  # fmt: skip
-            break
-        elif is_block(layer, config):
-            if name.startswith("ups") and layer.kind == "block":
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
-            block_key = None if key is None else jax.random.fold_in(key, index)
-            h = residual_block(layer, config)(p, h, e, block_key)
-        elif layer.kind == "down":
-            h = down_conv(h, p["w"], config.compute) + p["b"]
-        else:
-            h = conv_nearest(h, p["w"], 2, config.compute) + p["b"]
-        h = h.astype(dtype)
-        kept[name] = h
-        if name.startswith("downs"):
-            skips.append(h)
-    return (h, kept) if activations else h
-
-
-def _wb(p):
-    return {"kernel": p["w"], "bias": p["b"]}
-
-
-def _first(p, x, condition, prepared, config):
-    if prepared is not None:
-        w = p["w"][:, :, config.cond_channels :]
-        return conv2d(x, w, p["b"], config.compute) + prepared
-    if config.cond_channels:
-        x = jnp.concatenate([condition, x], axis=-1)
-    return conv2d(x, p["w"], p["b"], config.compute)
+def init_unet(key, config: UNetConfig):
+    """Return initial parameters of the U-Net, float32."""
+    side, d = config.multiple, config.cond_channels
+    x = jax.ShapeDtypeStruct((1, side, side, config.image_channels), jnp.float32)
+    condition = jax.ShapeDtypeStruct((1, side, side, d), jnp.float32) if d else None
+    level = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return UNet(config).lazy_init(key, x, level, condition)["params"]

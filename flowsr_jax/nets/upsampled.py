@@ -4,7 +4,7 @@ Enlarged f times, an image has f equal pixels in each direction, and a 3x3 convo
 sees at most two different ones: the outputs at the cell's first, inner and last places
 are convolutions of the small image with kernels whose taps on one pixel are summed.
 At f = 2 that is 16 instead of 36 taps per small pixel, at f = 4 25 instead of 144, and
-the enlarged image is never made (../shared/spec/performance.md section 3, L3).
+the enlarged image is never made.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import Compute, conv2d
+from flowsr_jax.nets.layers import Conv
 
 
 @jax.tree_util.register_dataclass
@@ -75,6 +76,13 @@ def conv_nearest(x, kernel, factor: int, compute: Compute):
     }
     rows = [jnp.stack([outputs[u, v] for v in places], axis=3) for u in places]
     return jnp.stack(rows, axis=2).reshape(b, h * factor, w * factor, kernel.shape[-1])
+
+
+class NearestConv(Conv):
+    """3x3 convolution of x enlarged twice: [B,h,w,Ci] to [B,2h,2w,features]; see `Conv`."""
+
+    def convolve(self, x, w):
+        return conv_nearest(x, w, 2, self.compute)
 
 
 # Zeros before and after, of the kernels for a cell's first, inner and last place.

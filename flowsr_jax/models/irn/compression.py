@@ -16,7 +16,7 @@ from flowsr_jax.config import ConfigError, Depth, Width, check_ranges, choice
 from flowsr_jax.math.jpeg import diff_jpeg, jpeg_codec
 from flowsr_jax.math.jpeg_like import jpeg_like
 from flowsr_jax.nets.conv import Compute
-from flowsr_jax.nets.rrdb import apply_conv, dense_block, init_conv, init_dense_block
+from flowsr_jax.nets.rrdb import Restorer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,32 +37,14 @@ class RestorerConfig:
 
 def init_restorer(key, config: RestorerConfig):
     """Parameters; every block starts as the identity (its last convolution is zero)."""
-    keys = iter(jax.random.split(key, 3 * config.nb + 3))
-
-    def dense(key):
-        last = init_conv(None, 3, config.nf + 4 * config.gc, config.nf, "zeros")
-        return {**init_dense_block(key, config.nf, config.gc), "conv5": last}
-
-    blocks = {str(i): {f"rdb{j}": dense(next(keys)) for j in (1, 2, 3)} for i in range(config.nb)}
-    return {
-        "conv_first": init_conv(next(keys), 3, 3, config.nf),
-        "blocks": blocks,
-        "trunk_conv": init_conv(next(keys), 3, config.nf, config.nf),
-        "conv_last": init_conv(next(keys), 3, config.nf, 3),
-    }
+    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    return Restorer(config.nf, config.gc, config.nb).lazy_init(key, lr)["params"]
 
 
 def restore(params, lr, config: RestorerConfig, compute: Compute):
     """LR after JPEG [B,h,w,3] in [0,1] -> LR restored, neither rounded nor clipped."""
-    first = apply_conv(params["conv_first"], lr, compute)
-    x = first
-    for i in range(config.nb):
-        y = x
-        for j in (1, 2, 3):
-            y = dense_block(params["blocks"][str(i)][f"rdb{j}"], y, compute)
-        x = 0.2 * y + x
-    x = first + apply_conv(params["trunk_conv"], x, compute)
-    return apply_conv(params["conv_last"], x, compute)
+    net = Restorer(config.nf, config.gc, config.nb, compute)
+    return net.apply({"params": params}, lr)
 
 
 CODECS = ("jpeg", "jpeg_like", "diff_jpeg")

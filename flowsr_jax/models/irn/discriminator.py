@@ -13,12 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flowsr_jax.config import Range, Width, check_ranges, choice
-from flowsr_jax.nets.conv import HIGHEST
-from flowsr_jax.nets.dense_block import leaky_relu
-from flowsr_jax.nets.rrdb import init_conv
-
-EPS, MOMENTUM, HIDDEN = 1e-5, 0.1, 100
-STAGES = 5
+from flowsr_jax.nets.discriminator import STAGES, Discriminator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +51,7 @@ def norm_names(config: DiscriminatorConfig) -> dict[str, int]:
 
 def init_discriminator(key, config: DiscriminatorConfig):
     """Parameters with PyTorch's default initial values (the released code sets none)."""
-    keys = iter(jax.random.split(key, 2 * STAGES + 2))
-    params, ci = {}, 3
-    for i, co in enumerate(config.widths):
-        for j, kernel in enumerate((3, 4)):
-            conv = init_conv(next(keys), kernel, ci, co)
-            params[f"conv{i}_{j}"] = conv if i == j == 0 else {"w": conv["w"]}
-            ci = co
-    for name, channels in norm_names(config).items():
-        params[name] = {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)}
-    for name, ni, no in (("linear1", config.flat, HIDDEN), ("linear2", HIDDEN, 1)):
-        linear = init_conv(next(keys), 1, ni, no)
-        params[name] = {"w": linear["w"][0, 0].T, "b": linear["b"]}
-    return params
+    return Discriminator(config).lazy_init(key, _images(config))["params"]
 
 
 def init_statistics(config: DiscriminatorConfig):
@@ -77,6 +60,10 @@ def init_statistics(config: DiscriminatorConfig):
         name: {"mean": jnp.zeros(channels), "var": jnp.ones(channels)}
         for name, channels in norm_names(config).items()
     }
+
+
+def _images(config):
+    return jax.ShapeDtypeStruct((1, config.size, config.size, 3), jnp.float32)
 
 
 def discriminate(params, statistics, x, config: DiscriminatorConfig, train: bool = True):
@@ -91,56 +78,9 @@ def discriminate(params, statistics, x, config: DiscriminatorConfig, train: bool
     Raises:
       ValueError: images of another size.
     """
-    side = config.size // 2**STAGES
-    if x.shape[1] // 2**STAGES != side or x.shape[2] // 2**STAGES != side:
-        raise ValueError(
-            f"the discriminator judges images of {config.size}x{config.size} pixels, got shape "
-            f"{tuple(x.shape)}"
-        )
-    new = {}
-    for i in range(STAGES):
-        for j in (0, 1):
-            conv, norm = params[f"conv{i}_{j}"], f"bn{i}_{j}"
-            x = _conv(x, conv["w"], stride=1 + j)
-            if "b" in conv:
-                x = x + conv["b"]
-            else:
-                x, new[norm] = _batch_norm(params[norm], statistics[norm], x, train)
-            x = leaky_relu(x)
-    # The released weights count channels slowest.
-    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
-    x = leaky_relu(_linear(params["linear1"], x))
-    return _linear(params["linear2"], x), new
-
-
-def _conv(x, w, stride):
-    return lax.conv_general_dilated(
-        x,
-        w,
-        (stride, stride),
-        ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=HIGHEST,
-    )
-
-
-def _linear(p, x):
-    return jnp.matmul(x, p["w"].T, precision=HIGHEST) + p["b"]
-
-
-def _batch_norm(p, running, x, train):
-    mean, var = running["mean"], running["var"]
-    if train:
-        axes = (0, 1, 2)
-        mean, var = jnp.mean(x, axes), jnp.var(x, axes)
-        count = x.size // x.shape[-1]
-        unbiased = var * (count / max(count - 1, 1))
-        running = {
-            "mean": (1 - MOMENTUM) * running["mean"] + MOMENTUM * mean,
-            "var": (1 - MOMENTUM) * running["var"] + MOMENTUM * unbiased,
-        }
-    y = (x - mean) * lax.rsqrt(var + EPS) * p["scale"] + p["bias"]
-    return y, lax.stop_gradient(running)
+    variables = {"params": params, "batch_stats": statistics}
+    logits, new = Discriminator(config).apply(variables, x, train, mutable=["batch_stats"])
+    return logits, new["batch_stats"]
 
 
 def bce(logits, target: float):

@@ -13,8 +13,8 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.irn.compression import init_restorer
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import init_discriminator
-from flowsr_jax.models.irn.vgg import init_vgg
 from flowsr_jax.nets.dense_block import DenseBlock
+from flowsr_jax.nets.vgg import VGG19
 
 # Rows: luminance and two colour differences of RGB.
 COLOR_MATRIX = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.1))
@@ -60,7 +60,8 @@ def init(config: IRNConfig, key) -> Params:
     if config.discriminator is not None:
         tree["discriminator"] = init_discriminator(keys[2], config.discriminator)
     if config.features:
-        tree["features"] = init_vgg()
+        image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+        tree["features"] = VGG19().lazy_init(keys[2], image)["params"]
     return Params(tree, config)
 
 

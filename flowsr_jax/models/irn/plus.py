@@ -21,7 +21,7 @@ from flowsr_jax.models.irn.discriminator import (
 )
 from flowsr_jax.models.irn.losses import charbonnier, draw_z, fit_weight, psnr, squared
 from flowsr_jax.models.irn.network import forward, inverse, quantize
-from flowsr_jax.models.irn.vgg import features
+from flowsr_jax.nets.vgg import VGG19
 
 
 def init_state(config: IRNConfig):
@@ -79,9 +79,8 @@ def plus_terms(
         "l_back_rec": lambda_rec * charbonnier(hr, fake),
     }
     if lambda_features and "features" in params:
-        vgg, compute = params["features"], config.compute
-        real_features = jax.lax.stop_gradient(features(vgg, hr, compute))
-        term = charbonnier(real_features, features(vgg, fake, compute))
+        vgg = VGG19(config.compute).bind({"params": params["features"]})
+        term = charbonnier(jax.lax.stop_gradient(vgg(hr)), vgg(fake))
         terms["l_back_fea"] = lambda_features * term
     terms["l_back_gan"] = lambda_gan * generator_loss(fake_logits, real_logits, gan)
     return terms, statistics, fake

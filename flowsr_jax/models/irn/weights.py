@@ -13,7 +13,6 @@ from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
-from flowsr_jax.models.irn.vgg import layers
 from flowsr_jax.models.torch_rules import (
     MisfitError,
     Rule,
@@ -23,6 +22,7 @@ from flowsr_jax.models.torch_rules import (
     make_config,
     shape_of,
 )
+from flowsr_jax.nets.vgg import layers
 
 _HAAR = np.array(
     [[[1, 1], [1, 1]], [[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32
@@ -207,7 +207,7 @@ def discriminator_from_torch(weights: Mapping[str, Any], size: int | None = None
 
 
 def vgg_from_torch(weights: Mapping[str, Any]):
-    """Parameters of `vgg.features` from torchvision's VGG19 (or the released copy of it).
+    """Parameters of `nets.vgg.VGG19` from torchvision's VGG19 (or the released copy of it).
 
     Raises:
       ValueError: missing or mis-shaped tensors.

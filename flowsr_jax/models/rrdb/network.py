@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.rrdb.config import RRDBConfig
-from flowsr_jax.nets import rrdb as net
+from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
 
 
 def init(config: RRDBConfig, key) -> Params:
     """Random parameters (initial values of the released code)."""
-    return Params({"encoder": net.init_rrdb(key, config)}, config)
+    return Params({"encoder": init_rrdb(key, config)}, config)
 
 
 def apply(encoder, lr, config: RRDBConfig):
     """Super-resolved image [B,s*h,s*w,3] of the encoder parameters, not clipped."""
-    features, _ = net.trunk(encoder, lr, config, config.compute)
-    top = config.scale if config.head == "nearest_conv" else 1
-    features = net.upsampled_features(encoder, features, config, config.compute, top)
-    return net.head(encoder, features, lr, config, config.compute)
+    return RRDBEncoder(config).apply({"params": encoder}, lr)

@@ -15,8 +15,8 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.condition import condition, embedding
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.nets.random import normal
-from flowsr_jax.nets.unet import apply_unet, init_level_mlp, init_unet
+from flowsr_jax.nets.embedding import ClassEmbedding, LevelEmbedding
+from flowsr_jax.nets.unet import UNet, init_unet
 
 __all__ = ["SR3Config", "condition", "gamma_of", "init", "network", "predict_noise"]
 
@@ -26,11 +26,14 @@ def init(config: SR3Config, key) -> Params:
     warn_if_signal_remains(config.schedule)
     groups = {"unet": init_unet(key, config.unet)}
     d = config.unet.channels
-    if config.classes:  # one row more: "no class"
-        rows = normal(jax.random.fold_in(key, 1 << 20), (config.classes + 1, d))
-        groups["classes"] = {"table": rows}
+    if config.classes:
+        label = jax.ShapeDtypeStruct((1,), jnp.int32)
+        table = ClassEmbedding(config.classes, d).lazy_init(jax.random.fold_in(key, 1 << 20), label)
+        groups["classes"] = table["params"]
     if config.augmented:
-        groups["augmentation"] = init_level_mlp(jax.random.fold_in(key, 1 << 21), d)
+        level = jax.ShapeDtypeStruct((1,), jnp.float32)
+        mlp = LevelEmbedding(d).lazy_init(jax.random.fold_in(key, 1 << 21), level)
+        groups["augmentation"] = mlp["params"]
     return Params(groups, config)
 
 
@@ -48,11 +51,10 @@ def gamma_of(config: SR3Config, level):
 
 
 def network(params: Params, x, level, cond=None, *, label=None, cond_level=None, **options):
-    """The network's raw output [B,H,W,C] (its `prediction`); see `apply_unet`, `embedding`."""
+    """The network's raw output [B,H,W,C] (its `prediction`); see `UNet`, `embedding`."""
     extra = embedding(params, label, cond_level)
-    return apply_unet(
-        params["unet"], x, level, params.config.unet, cond, embedding=extra, **options
-    )
+    unet = UNet(params.config.unet).bind({"params": params["unet"]})
+    return unet(x, level, cond, embedding=extra, **options)
 
 
 @jax.jit

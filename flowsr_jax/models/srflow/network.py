@@ -25,8 +25,9 @@ from flowsr_jax.bijectors import (
 )
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.srflow.config import SRFlowConfig
-from flowsr_jax.nets import rrdb
 from flowsr_jax.nets.coupling_net import CouplingNet
+from flowsr_jax.nets.layers import half_size
+from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
 from flowsr_jax.nets.upsampled import Upsampled, dense
 
 
@@ -58,7 +59,7 @@ def init(config: SRFlowConfig, key) -> Params:
     encoder_key, flow_key = jax.random.split(key)
     size = 2**config.levels
     tree = {
-        "encoder": rrdb.init_rrdb(encoder_key, config.encoder),
+        "encoder": init_rrdb(encoder_key, config.encoder),
         "flow": build_flow(config).init(flow_key, (size, size, 3)),
     }
     if config.official_extras:
@@ -82,20 +83,21 @@ def condition(params: Params, lr):
       is a tuple of `Upsampled`, whose channels are these.
     """
     config = params.config
-    enc, encoder = config.encoder, params["encoder"]
-    feature, stacked = rrdb.trunk(encoder, lr, enc, enc.compute, config.stacked_blocks)
+    enc = config.encoder
+    encoder = RRDBEncoder(enc).bind({"params": params["encoder"]})
+    feature, stacked = encoder.trunk(lr, config.stacked_blocks)
     stacked = jnp.concatenate(stacked, axis=-1) if stacked else None
     want_estimate = config.shift_by_encoder or config.condition_on_estimate
     released = enc.head == "nearest_conv"
     top = config.scale if (want_estimate and released) else config.scale // 2
-    features = rrdb.upsampled_features(encoder, feature, enc, enc.compute, top if released else 1)
-    estimate = rrdb.head(encoder, features, lr, enc, enc.compute) if want_estimate else None
+    features = encoder.upsampled_features(feature, top if released else 1)
+    estimate = encoder.head(features, lr) if want_estimate else None
     levels, squeezed = [], estimate
     for level in range(1, config.levels + 1):
         factor = config.scale // 2**level
         if factor == 0:
             # The level's own feature is averaged, the stacked blocks are sub-sampled.
-            parts = [Upsampled(rrdb.half_size(feature), 1)]
+            parts = [Upsampled(half_size(feature), 1)]
             if stacked is not None:
                 parts.append(Upsampled(stacked[:, ::2, ::2], 1))
         else:
