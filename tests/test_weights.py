@@ -216,3 +216,71 @@ def test_blocks_of_format_1_are_stacked_in_the_order_of_their_numbers():
     found = weights._stacked_blocks({"out/b": np.zeros(1, np.float32), **old})
     assert set(found) == {"out/b", "encoder/blocks/w"}
     np.testing.assert_array_equal(found["encoder/blocks/w"][:, 0], np.arange(12))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path, params, recwarn):
+    weights.save(params, tmp_path, metadata={"step": 3})
+    rng, noticed = np.random.default_rng(0), 0
+    for name, flips in (("params.safetensors", 150), ("config.json", 40)):
+        file = tmp_path / name
+        whole = file.read_bytes()
+        for _ in range(flips):
+            data = bytearray(whole)
+            data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            file.write_bytes(data)
+            try:
+                _same(weights.load(tmp_path), params)
+            except ValueError as error:  # WeightsFileError and ConfigError are
+                assert "\n" not in str(error)
+                noticed += 1
+        file.write_bytes(whole)
+    assert noticed > 150
+    _same(weights.load(tmp_path), params)
+
+
+def test_a_folder_without_checksums_is_read(tmp_path, params):
+    weights.save(params, tmp_path)
+    record = (tmp_path / "config.json").read_text().rstrip("\n")
+    tensors = load_file(tmp_path / "params.safetensors")
+    save_file(tensors, tmp_path / "params.safetensors", metadata={"flowsr_jax": record})
+    _same(weights.load(tmp_path), params)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[" * 100_000,
+        '{"format": 2, "family": "nice", "config": ' + '{"a": ' * 900 + "1" + "}" * 900 + "}",
+        *(
+            json.dumps({"format": 2, "family": family, "config": fields})
+            for family, fields in (
+                ("nice", {"couplings": 2147483648}),
+                ("nice", {"shape": [2**16] * 3, "hidden": 2**16, "couplings": 2}),
+                ("nice", {"temperature": float("inf")}),
+                ("srflow", {"steps": [10**30, 1, 1]}),
+                ("srflow", {"steps": [-1, 1, 1]}),
+                ("srflow", {"hidden": -1}),
+                ("srflow", {"transition_steps": 10**30}),
+                ("srflow", {"encoder": {"nb": 10**30}}),
+                ("srflow", {"encoder": {"in_channels": 0}}),
+                ("srflow", {"encoder": {"out_channels": -1}}),
+                ("sr3", {"unet": {"res_blocks": 10**9}}),
+                ("sr3", {"unet": {"multipliers": [1] * 100}}),
+                ("sr3", {"schedule": {"steps": 10**12}}),
+                ("glow", {"levels": 10**6}),
+                ("glow", {"compute": {"memory": {"a": {}}}}),
+                ("realnvp", {"scales": 1000}),
+                ("irn", {"blocks": [10**9, 1]}),
+            )
+        ),
+    ],
+    ids=lambda text: text[35:75].replace(" ", ""),
+)
+def test_a_config_of_a_stranger_is_refused_in_one_line(tmp_path, params, config):
+    weights.save(params, tmp_path)
+    tensors = load_file(tmp_path / "params.safetensors")
+    save_file(tensors, tmp_path / "params.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"config|couplings") as caught:
+        weights.load(tmp_path)
+    assert "\n" not in str(caught.value)

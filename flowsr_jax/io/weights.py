@@ -3,7 +3,8 @@
 The tensors are named by their path in the parameter tree, "group/.../leaf".  The same
 JSON record stands in `config.json` and in the header of `params.safetensors`, which is
 replaced in one step: if a save is interrupted between the two files, the record beside
-the tensors says what they are.
+the tensors says what they are.  The header also holds a checksum of the record and of every
+tensor, which `load` compares; folders of earlier versions have none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ FORMAT = 2  # 1 had the equal blocks of an RRDB apart: .../blocks/0/... instead 
 TENSORS = "params.safetensors"
 CONFIG = "config.json"
 RECORD = "flowsr_jax"  # key of the record in the header of the tensor file
+CHECKSUMS = "checksums"  # key of {name: CRC-32} in that header; RECORD names the record's
 STORAGE = ("float16", "bfloat16")
 BUILT_IN = {"demo": Path(__file__).resolve().parents[1] / "weights" / "demo"}
 SHOWN = 4  # names listed in an error
@@ -71,7 +74,8 @@ def save(
     if metadata:
         record["metadata"] = dict(metadata)
     text = json.dumps(record, indent=2)
-    data = to_safetensors(tensors, metadata={RECORD: text})
+    sums = {RECORD: zlib.crc32(text.encode()), **{k: _checksum(v) for k, v in tensors.items()}}
+    data = to_safetensors(tensors, metadata={RECORD: text, CHECKSUMS: json.dumps(sums)})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in ((TENSORS, data), (CONFIG, (text + "\n").encode())):
@@ -110,7 +114,11 @@ def load(path: str | os.PathLike) -> Params:
     if record["format"] == 1:
         tensors = _stacked_blocks(tensors)
     family = get_family(record["family"])
-    expected = jax.eval_shape(lambda key: family.init(config, key), jax.random.key(0))
+    try:
+        expected = jax.eval_shape(lambda key: family.init(config, key), jax.random.key(0))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsFileError(f"{folder / CONFIG}: describes no model ({reason})") from None
     names = _named(expected)
     _compare(names, tensors, folder / TENSORS)
     if "storage" in record:
@@ -159,18 +167,39 @@ def _folder(path: Path) -> Path:
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    with open(path, "rb"):  # safe_open calls a file that may not be read a missing one
+        pass
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, (file.metadata() or {}).get(RECORD)
+            notes = file.metadata() or {}
     except (SafetensorError, struct.error, KeyError, TypeError) as error:
         raise WeightsFileError(f"{path}: damaged ({' '.join(str(error).split())})") from None
+    record = notes.get(RECORD)
+    if CHECKSUMS in notes:
+        _compare_checksums(_parse(notes[CHECKSUMS], path), tensors, record, path)
+    return tensors, record
+
+
+def _compare_checksums(wanted: Any, tensors: Mapping, record: str | None, path: Path) -> None:
+    found = {RECORD: zlib.crc32((record or "").encode())}
+    found |= {name: _checksum(tensor) for name, tensor in tensors.items()}
+    if not isinstance(wanted, dict):
+        raise WeightsFileError(f"{path}: damaged (its checksums are no object)")
+    bad = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if bad:
+        raise WeightsFileError(f"{path}: damaged ({bad[0]} has another checksum than was saved)")
+
+
+def _checksum(tensor: np.ndarray) -> int:
+    kind = zlib.crc32(f"{tensor.dtype.name} {tensor.shape}".encode())
+    return zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8), kind)
 
 
 def _parse(text: str | bytes, path: Path) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested without end
         raise WeightsFileError(f"{path}: is not JSON ({error})") from None
 
 
@@ -188,7 +217,10 @@ def _config(record: Any, path: Path):
             f"{path}: format {record['format']} is unknown; this version reads 1 to {FORMAT}"
         )
     family = get_family(record["family"])
-    return from_dict(family.config_class, upgraded(record["config"]), f"{path}: config")
+    try:
+        return from_dict(family.config_class, upgraded(record["config"]), f"{path}: config")
+    except RecursionError:
+        raise WeightsFileError(f"{path}: its config is nested too deeply") from None
 
 
 def _stacked_blocks(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
