@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax.ablation import STUDIES, run_study
     from flowsr_jax.ablation.report import table
     from flowsr_jax.config import choice
+    from flowsr_jax.exits import failed
     from flowsr_jax.train.loop import Interrupted
     from flowsr_jax.train.overrides import split_overrides
 
@@ -59,9 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             seeds=args.seeds,
             overrides=overrides,
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         raise

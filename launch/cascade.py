@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax.cascade import sample_cascade
+    from flowsr_jax.exits import failed
     from flowsr_jax.files.images import write_png
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.metrics import to_uint8
@@ -86,9 +87,8 @@ def main(argv: list[str] | None = None) -> int:
                 options=options,
                 show=show,
             )
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; finished images are kept", file=sys.stderr)
         return 130

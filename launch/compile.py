@@ -50,12 +50,5 @@ def main(argv: list[str], overrides: dict) -> None:
     )
 
 
-def run(argv: list[str]) -> None:
-    try:
-        run_command(main, argv)
-    except ConfigError as error:  # the user's to mend: no traceback
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    run(sys.argv)
+    run_command(main, sys.argv)

@@ -46,9 +46,10 @@ def main(argv: list[str] | None = None) -> int:
             to_torch(args.source, args.target, args.overwrite, options)
         else:
             to_jax((args.source, *args.more), args.target, args.model, args.overwrite, options)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        from flowsr_jax.exits import failed
+
+        return failed(error)
     return 0
 
 

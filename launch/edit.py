@@ -113,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
     from flowsr_jax.editing.commands import COMMANDS as functions
+    from flowsr_jax.exits import failed
     from flowsr_jax.io.compilation_cache import use_compilation_cache
 
     if argv is None:  # as a command
@@ -120,9 +121,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         summary = functions[command](read_model(model), out, **flags)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; finished images are kept", file=sys.stderr)
         return 130

@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax.api import read_model
     from flowsr_jax.evaluation import evaluate_folder
     from flowsr_jax.evaluation.curve import TEMPERATURES
+    from flowsr_jax.exits import failed
     from flowsr_jax.io.compilation_cache import use_compilation_cache
 
     if argv is None:  # as a command
@@ -74,9 +75,8 @@ def main(argv: list[str] | None = None) -> int:
             limit=args.limit,
             options={k: v for k, v in chosen.items() if v is not None},
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; per_image.csv has the finished images", file=sys.stderr)
         return 130

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="option of the sampler"
     )
     args = parser.parse_args(argv)
+    from flowsr_jax.exits import failed
     from flowsr_jax.export import PLATFORMS, export_model
     from flowsr_jax.train.overrides import split_overrides
 
@@ -66,9 +67,8 @@ def main(argv: list[str] | None = None) -> int:
             options=split_overrides([f"--config.{text}" for text in args.set])[1],
             metadata={k: v for k, v in notes.items() if k in KEPT and v},
         )
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     for file in (*record["programs"].values(), *filter(None, [record["params"]])):
         print(f"{os.path.join(args.out, file['file'])}: {file['bytes']:,} bytes")
     first = next(iter(record["programs"].values()))

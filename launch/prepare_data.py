@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.lr_dir and (args.tfds or not args.scale):
         parser.error("--lr_dir needs an input folder and --scale")
     from flowsr_jax.data.sources.prepare import open_input, prepare_records, prepare_tfds
+    from flowsr_jax.exits import failed
 
     try:
         if args.tfds:
@@ -57,9 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         scale = args.scale or getattr(source, "scale", None)
         summary = prepare_records(source, args.output, crop=args.crop, step=args.step, scale=scale)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

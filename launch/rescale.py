@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
+    from flowsr_jax.exits import failed
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.upscaling import downscale_files, restore_files
 
@@ -65,9 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     run = downscale_files if args.verb == "down" else restore_files
     try:
         summary = run(read_model(args.model), args.input, args.output, **options)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; finished images are kept", file=sys.stderr)
         return 130

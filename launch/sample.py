@@ -73,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
+    from flowsr_jax.exits import failed
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.upscaling import Output, parse_shard, upscale_files
 
@@ -109,9 +110,8 @@ def main(argv: list[str] | None = None) -> int:
             shard=parse_shard(args.shard),
             options={k: v for k, v in chosen.items() if v is not None},
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; finished images are kept", file=sys.stderr)
         return 130

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     import flowsr_jax
     from flowsr_jax import schedule_search as search
     from flowsr_jax.data import DataConfig, make_source, valid_pairs
+    from flowsr_jax.exits import failed
     from flowsr_jax.models import verb
 
     try:
@@ -77,9 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"best: ScheduleConfig('linear', {best.steps}, {best.start:g}, {best.end:.6g})")
         if args.save:
             flowsr_jax.save(search.with_schedule(params, best), args.save)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted; OUT/search.csv has the finished rows", file=sys.stderr)
         return 130

@@ -3,6 +3,9 @@
 python launch/train.py --config=configs/x.py[:variant] [--workdir=runs/x]
     [--config.train.batch_size=4] [--config.train.phases.NAME.steps=100]
     [--init_encoder=RRDB.pth]
+
+Exit status: 0 all done; 1 the steps diverged, or something could not be written; 2 nothing
+could be done; 130 or 143 interrupted: saved, the same command goes on.
 """
 
 import os
@@ -12,11 +15,9 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.files.images import ImageError
-from flowsr_jax.train.checkpoint import CheckpointError
 from flowsr_jax.train.command import run_command
 from flowsr_jax.train.config import resolve
-from flowsr_jax.train.loop import Interrupted, TrainingDiverged, train_and_evaluate
+from flowsr_jax.train.loop import train_and_evaluate
 from flowsr_jax.train.mesh import initialize_distributed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, perhaps :variant.")
@@ -41,16 +42,5 @@ def main(argv: list[str], overrides: dict) -> None:
     train_and_evaluate(config, _WORKDIR.value or os.path.join("runs", config.name))
 
 
-def run(argv: list[str]) -> None:
-    try:
-        run_command(main, argv)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        raise
-    except (ConfigError, CheckpointError, ImageError, TrainingDiverged) as error:
-        # The user's to mend: no traceback.
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    run(sys.argv)
+    run_command(main, sys.argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -106,6 +107,16 @@ def test_evaluation_draws_the_same_chain(folders, tmp_path, capsys, protocol):
             rows[steps] = list(csv.DictReader(table))[1]["psnr"]
         assert f"steps = {steps}" in capsys.readouterr().out
     assert rows["2"] != rows["3"]
+
+
+def test_a_model_that_draws_from_nothing_enlarges_nothing(folders, tmp_path, capsys):
+    unet = dataclasses.replace(UNET, cond_channels=0)
+    flowsr_jax.save(init(SR3Config(scale=1, unet=unet), jax.random.key(0)), tmp_path / "ddpm")
+    for model in (tmp_path / "ddpm", folders / "nice"):
+        where = ["-i", str(folders / "photos"), "-o", str(tmp_path / "out"), "-n", str(model)]
+        assert main("sample")(where) == 2
+        assert "does not enlarge images: it draws them from nothing" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_validation_of_a_model_that_needs_no_lr():

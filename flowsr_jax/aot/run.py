@@ -16,7 +16,7 @@ from typing import Any
 from flowsr_jax.aot import plan, report
 from flowsr_jax.aot.chips import devices_of, parse_topology
 from flowsr_jax.aot.estimate import Result, compile_program, largest_batch
-from flowsr_jax.config import choice
+from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.train.config import Config
 
 BEAT_S = 60.0
@@ -48,6 +48,9 @@ def compile_run(
       ConfigError: a name or a batch that cannot be used, on any of the topologies; before
         anything is compiled.
     """
+    for name, given in (("topology", topologies), ("what", what)):
+        if not given:
+            raise ConfigError(f"{name} is empty: there is nothing to compile")
     for name in what:
         choice("what", name, plan.PROGRAMS)
     for name in topologies:

@@ -31,8 +31,16 @@ def initialize_distributed(
         this is; without them jax itself finds the cluster (TPU pod, Slurm, ...).
       heartbeat_s: seconds of silence after which a process counts as dead.  jax then ends
         all others with a message (status 134); until then they may wait for it.
+
+    Raises:
+      ConfigError: jax finds no cluster.
     """
-    jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=heartbeat_s)
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, index, heartbeat_timeout_seconds=heartbeat_s
+        )
+    except ValueError as error:
+        raise ConfigError(f"no cluster was found to join: {error}") from None
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:

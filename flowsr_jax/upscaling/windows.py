@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.models import Params, family_of
+from flowsr_jax.models.base import draws_alone
 from flowsr_jax.upscaling import memory
 from flowsr_jax.upscaling.noise import square_side
 from flowsr_jax.upscaling.tiles import OVERLAP, floor_length, padded_length, round_up
@@ -49,8 +50,10 @@ class Windows(abc.ABC):
 
     def __init__(self, params: Params, num_samples: int, tile: int | str):
         self.scale = getattr(params.config, "scale", None)
-        if self.scale is None:
-            raise ValueError(f"family {params.config.family!r} does not enlarge images")
+        if self.scale is None or draws_alone(params):
+            raise ValueError(
+                f"this {params.config.family} does not enlarge images: it draws them from nothing"
+            )
         if not _whole(num_samples) or num_samples < 1:
             raise ValueError(f"num_samples = {num_samples!r} must be a whole number, at least 1")
         if tile != "auto" and (not _whole(tile) or 0 != tile < MIN_TILE):
