@@ -97,6 +97,7 @@ def test_a_run_leaves_what_the_design_says(straight, pictures):
     assert same(weights.load(workdir / "model"), params)
     config = resolve(json.loads((workdir / "config.json").read_text()))
     assert config == resolve(run_values(pictures, ema_decay=0.9))
+    assert same(weights.load(workdir / "best"), params), "the only validation"
     losses = [(int(r["step"]), float(r["loss"])) for r in training_rows(workdir)]
     assert [step for step, _ in losses] == [2, 4, 6, 8] and losses[-1][1] < losses[0][1]
     assert {"lr/a", "lr/b", "grad_norm", "l1", "skipped_total"} <= set(rows_of(workdir)[0])
@@ -294,11 +295,18 @@ def test_a_full_disk_does_not_end_the_run(straight, values, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     values["train"]["ema_decay"] = 0.9
-    monkeypatch.setattr(loop.weights, "save", full)
-    monkeypatch.setattr(MetricsFile, "write", full)
-    monkeypatch.setattr(loop, "write_report", full)
-    assert same(run(values, tmp_path / "run"), straight[1])
-    assert capsys.readouterr().out.count("No space left") >= 3
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.weights, "save", full)
+        patch.setattr(MetricsFile, "write", full)
+        patch.setattr(loop, "write_report", full)
+        # The steps are made, and the run does not say that all is done.
+        with pytest.raises(loop.NotWritten, match=r"8 steps are made.*model/.*table") as caught:
+            run(values, tmp_path / "run")
+    assert same(caught.value.params, straight[1])
+    text = capsys.readouterr().out
+    assert text.count("No space left") >= 3 and "done:" not in text
+    assert same(run(values, tmp_path / "run"), straight[1]), "with room again"
+    assert same(weights.load(tmp_path / "run/model"), straight[1])
 
 
 def test_one_and_eight_devices_agree(values, tmp_path):
@@ -396,23 +404,48 @@ def test_the_command_line_answers_mistakes_in_one_line(pictures, tmp_path):
         "    if arg: raise ValueError('there is no variant ' + arg)\n"
         f"    return ml_collections.ConfigDict({run_values(pictures)!r})\n"
     )
-    for arguments, status, message in (
-        ([f"--config={config}", "--config.train.batchsize=4"], 1, r"mean 'batch_size'"),
-        ([f"--config={config}", "--config.train.phases.fti.steps=4"], 1, r"mean 'fit'"),
-        ([f"--config={config}", "stray"], 1, r"unknown argument 'stray'"),
-        ([f"--config={config}:tny"], 1, r"there is no variant tny"),
-        ([f"--confg={config}"], 1, r"Unknown command line flag 'confg'"),
-        (["--config=nowhere.py"], 1, r"nowhere\.py"),
-        ([], 1, r"--config must have a value"),
+    (tmp_path / "file").write_text("")
+    bare, wrong = tmp_path / "bare.py", tmp_path / "wrong.py"
+    bare.write_text("x = 1\n")
+    wrong.write_text("import no_such_module\n")
+    arguments_of_all, expected = [], []
+    for arguments, message in (
+        ([f"--config={config}", "--config.train.batchsize=4"], r"mean 'batch_size'"),
+        ([f"--config={config}", "--config.train.phases.fti.steps=4"], r"mean 'fit'"),
+        ([f"--config={config}", "stray"], r"unknown argument 'stray'"),
+        ([f"--config={config}:tny"], r"there is no variant tny"),
+        ([f"--confg={config}"], r"Unknown command line flag 'confg'"),
+        (["--config=nowhere.py"], r"nowhere\.py"),
+        ([], r"--config must have a value"),
+        ([f"--config={config}", f"--workdir={tmp_path / 'file'}"], r"file: cannot be written"),
+        ([f"--config={config}", "--workdir=/proc/x"], r"/proc/x: cannot be written"),
+        ([f"--config={config}", f"--workdir={'x' * 300}"], r"x: cannot be written .*too long"),
+        ([f"--config={config}", "--distributed"], r"no cluster was found"),
+        ([f"--config={bare}"], r"get_config"),
+        ([f"--config={wrong}"], r"no_such_module"),
     ):
-        code = (
-            f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT / 'launch')!r}]\n"
-            f"sys.argv = ['train.py', *{arguments!r}]; import train_cases, train\n"
-            "with train_cases.registered(): train.run(sys.argv)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == status, done.stderr
-        assert re.search(message, done.stderr) and "Traceback" not in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        arguments_of_all.append(arguments)
+        expected.append(message)
+    # One process imports, and forks for each command line.
+    code = f"""
+import json, os, sys
+sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "launch")!r}]
+import train_cases, train
+from flowsr_jax.train.command import run_command
+for number, arguments in enumerate({arguments_of_all!r}):
+    if not os.fork():
+        os.dup2(os.open(f"{tmp_path}/{{number}}.txt", os.O_CREAT | os.O_WRONLY), 2)
+        sys.argv = ["train.py", *arguments]
+        with train_cases.registered():
+            run_command(train.main, sys.argv)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    for number, (message, status) in enumerate(zip(expected, done.stdout.split(), strict=True)):
+        text = (tmp_path / f"{number}.txt").read_text()
+        assert status == "2", text
+        assert re.search(message, text) and "Traceback" not in text
+        assert len(text.strip().splitlines()) == 1, text

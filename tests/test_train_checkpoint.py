@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -13,7 +14,8 @@ import pytest
 from train_cases import FAMILY, TinyConfig, registered, run_values, same
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.train.checkpoint import CheckpointError, Checkpoints, make_meta
+from flowsr_jax.train import checkpoint
+from flowsr_jax.train.checkpoint import CheckpointError, Checkpoints, checksums, make_meta
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.state import create
 
@@ -46,7 +48,9 @@ def open_store(tmp_path, lines, keep=2):
 def fill(store, config, *steps: int, phase: int = 0, **scores: float):
     for step in steps:
         meta = make_meta(config.to_dict(), phase, step, {})
-        assert store.save(step, state_of(config, step), meta, scores.get(f"s{step}"))
+        assert store.save(step, state_of(config, step), meta)
+        if f"s{step}" in scores:
+            store.rank(step, phase, scores[f"s{step}"])
 
 
 def restored(store, config):
@@ -182,3 +186,68 @@ def test_the_state_may_be_donated_while_it_is_written(tmp_path, config, lines):
         store.wait()
         found, _ = store.restore(lambda meta: target)
     assert all(not np.any(x) for x in jax.tree.leaves(jax.device_get(found)))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path, config, lines, quick_compile):
+    """In arrays that are too large for the index, orbax has no checksum of its own."""
+
+    def state(step: int):
+        params = FAMILY.init(TinyConfig(width=64), jax.random.key(step))
+        return create(params, FAMILY.init_state(None), config.train.phases[0], config.train)
+
+    folder, states = tmp_path / "checkpoints", {step: state(step) for step in (1, 2)}
+    whole = jax.device_get(states)
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), states[1]
+    )
+    with open_store(tmp_path, lines) as store:
+        for step in (1, 2):
+            store.save(step, states[step], make_meta(config.to_dict(), 0, step, {}))
+    files = sorted(f for f in (folder / "2").rglob("*") if f.is_file() and f.stat().st_size)
+    sizes = np.array([f.stat().st_size for f in files], float)
+    rng = np.random.default_rng(0)
+    noticed = []
+    for number in range(45):
+        # Every file once, then the larger ones more often.
+        chosen = number if number < len(files) else rng.choice(len(files), p=sizes / sizes.sum())
+        data = bytearray(files[chosen].read_bytes())
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        shutil.copytree(folder / "2", tmp_path / "kept")
+        files[chosen].write_bytes(data)
+        lines.clear()
+        with open_store(tmp_path, lines) as store:
+            found, meta = store.restore(lambda meta: target)
+            assert same(found, whole[meta["step"]]), f"{files[chosen]}: restored silently wrong"
+            noticed += [lines[0]] if meta["step"] == 1 else []
+        shutil.rmtree(folder / "2", ignore_errors=True)
+        shutil.move(tmp_path / "kept", folder / "2")
+    assert sum("another checksum" in line for line in noticed) >= 10, noticed
+
+
+def test_a_checksum_sees_every_single_change(config):
+    rng = np.random.default_rng(1)
+    for dtype in ("float32", "bfloat16", "int32", "uint8", "bool"):
+        x = rng.integers(0, 2, (3, 5)).astype(jnp.dtype(dtype))
+        first = checksums({"x": jnp.asarray(x)})
+        for i in range(x.size):
+            other = x.copy()
+            other.flat[i] = 1 - other.flat[i]
+            assert checksums({"x": jnp.asarray(other)}) != first
+        assert checksums({"x": jnp.asarray(x)}) == first
+    swapped = checksums({"x": jnp.array([1.0, 2.0])}), checksums({"x": jnp.array([2.0, 1.0])})
+    assert swapped[0] != swapped[1]
+
+
+def test_a_checkpoint_without_checksums_is_read(tmp_path, config, lines, monkeypatch):
+    monkeypatch.setattr(checkpoint, "checksums", lambda state: {})
+    monkeypatch.setattr(checkpoint, "_record_checksum", lambda meta: None)
+    with open_store(tmp_path, lines) as store:
+        fill(store, config, 1)
+    monkeypatch.undo()
+    for name in ("checksum", "checksums"):
+        file = next((tmp_path / "checkpoints/1/meta").glob("*"))
+        record = json.loads(file.read_text())
+        del record[name]
+        file.write_text(json.dumps(record))
+    with open_store(tmp_path, lines) as store:
+        assert same(restored(store, config)[0], state_of(config, 1))

@@ -10,6 +10,9 @@ a global batch or the order of its rows, and a position is one number: the batch
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -109,7 +112,7 @@ class Loader:
             options = grain.MultiprocessingOptions(
                 num_workers=self._workers, per_worker_buffer_size=PREFETCH
             )
-            iterable = iterable.mp_prefetch(options)
+            iterable = iterable.mp_prefetch(options, _end_with_parent)
         return iter(iterable)
 
 
@@ -266,6 +269,18 @@ def _example(source: Source, index: int, scale: int) -> dict[str, Any]:
             f"HR must be {scale} times LR, or less than {scale} pixels larger"
         )
     return example
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """In a worker: end when the parent is gone, even if it was killed and could say nothing."""
+    del index, count
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _stop(running: list[Any]) -> None:

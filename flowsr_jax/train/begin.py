@@ -17,7 +17,7 @@ from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.models.base import Params, family_of
 from flowsr_jax.models.torch_rules import import_weights
 from flowsr_jax.train.config import PhaseConfig
-from flowsr_jax.train.mesh import abstract_state, place, state_sharding
+from flowsr_jax.train.mesh import abstract_state, place, replicated, state_sharding
 from flowsr_jax.train.resume import check_resumable
 from flowsr_jax.train.state import TrainState, create
 from flowsr_jax.train.step import to_float
@@ -51,6 +51,7 @@ def begin_phase(run: Run, index: int, state: TrainState | None) -> tuple[TrainSt
         params = jax.jit(
             lambda p, b, k: run.family.init_from_data(p, to_float(b), k, **phase.loss_options)
         )(params, batch, run.key(1, index))
+    _check_finite(run, phase, params)
     make = functools.partial(create, phase=phase, train=train)
     shardings = state_sharding(run.mesh, jax.eval_shape(make, params, model_state))
     return jax.jit(make, out_shardings=shardings)(params, model_state), batch
@@ -135,6 +136,22 @@ def _check_filled(params: Params) -> None:
             raise ConfigError(
                 f"the group {name!r} has no weights: give a file of them as "
                 f"--config.train.phases.NAME.init_files.{name}=PATH"
+            )
+
+
+def _check_finite(run: Run, phase: PhaseConfig, params: Params) -> None:
+    """Raise ConfigError for weights that no training can mend."""
+
+    def finite(params: Params) -> dict[str, jax.Array]:
+        return {k: jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(params[k])]))
+                for k in params}  # fmt: skip
+
+    for name, fine in jax.jit(finite, out_shardings=replicated(run.mesh))(params).items():
+        if not fine:
+            source = f" (from {phase.init_from!r})" if phase.init_from else ""
+            raise ConfigError(
+                f"phase {phase.name!r} begins with weights of the group {name!r} that are not "
+                f"finite{source}"
             )
 
 

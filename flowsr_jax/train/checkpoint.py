@@ -1,9 +1,10 @@
 """Checkpoints of a run: orbax underneath, and what a long run needs around it.
 
 A checkpoint holds the state's arrays and one JSON record (the configuration, the
-phase, the position of the data, versions).  Saves are asynchronous.  A save that fails
-is reported and costs nothing else: older checkpoints go only after a newer one is
-complete.  A checkpoint that cannot be read is put aside and the one before is used.
+phase, the position of the data, versions, checksums of all arrays and of itself).  Saves
+are asynchronous.  A save that fails is reported and costs nothing else: older checkpoints
+go only after a newer one is complete.  A checkpoint that cannot be read, or whose checksums
+differ, is put aside and the one before is used.
 """
 
 from __future__ import annotations
@@ -11,20 +12,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.train.state import TrainState
 
 # Part of the names that orbax gives to what is not yet complete.
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
+BEST = "-best.json"  # beside the folder: which checkpoint had the best validation
 
 
 class CheckpointError(RuntimeError):
     """No checkpoint of a run can be read."""
+
+    status = 2
 
 
 class Checkpoints:
@@ -32,26 +39,17 @@ class Checkpoints:
 
     Args:
       folder: where they lie (made if absent).
-      keep: how many of the newest are kept; the one of the best score is kept besides.
+      keep: how many of the newest are kept; the best one (`rank`) is kept besides.
       report: called with a line of text about anything out of the ordinary.
     """
 
     def __init__(self, folder: str, keep: int, report: Callable[[str], None] = print):
         import orbax.checkpoint as ocp
-        from orbax.checkpoint import checkpoint_managers as policies
 
         self._ocp, self._report = ocp, report
         self._folder = os.path.abspath(folder)
-        newest = policies.LatestN(keep)
-        best_one = policies.BestN(
-            # Scores of different phases mean different things: the later phase is better.
-            get_metric_fn=lambda metrics: (metrics["phase"], metrics["score"]),
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([newest, best_one])
-        )
+        self._keep, self._best = keep, _read_best(self._folder)
+        self._options = ocp.CheckpointManagerOptions(preservation_policy=self)
         self._sweep()
 
         class Manager(ocp.CheckpointManager):
@@ -60,6 +58,7 @@ class Checkpoints:
 
         self._manager = Manager(self._folder, options=self._options)
         self._last: int | None = None
+        self.failed = False
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -76,35 +75,57 @@ class Checkpoints:
         """Return the steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(
-        self,
-        step: int,
-        state: TrainState,
-        meta: dict[str, Any],
-        score: float | None = None,
-    ) -> bool:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Return which checkpoints stay, as orbax's preservation policies do."""
+        newest = {c.step for c in checkpoints[-self._keep :]}
+        return [c.step in newest or c.step == self._best.get("step") for c in checkpoints]
+
+    def rank(self, step: int, phase: int, score: float) -> bool:
+        """Return whether a checkpoint is the best up to now, which then is kept.
+
+        Args:
+          step: number of the checkpoint.
+          phase: index of its phase; scores of different phases mean different things, and
+            the later phase is better.
+          score: higher is better.
+        """
+        self.wait()
+        here = self._manager.all_steps()
+        best = self._best if self._best.get("step") in here else {}
+        if step not in here or (best and (best["phase"], best["score"]) >= (phase, score)):
+            return False
+        self._best = {"step": step, "phase": phase, "score": score}
+        if jax.process_index() == 0:
+            try:
+                with atomic_write(self._folder + BEST) as file:
+                    file.write(json.dumps(self._best).encode())
+            except OSError as error:
+                self._report(f"{self._folder}{BEST} was not written ({error})")
+        return True
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> bool:
         """Begin to save; return False (after a report) if that cannot be done.
 
         Args:
           step: number of the checkpoint; one that exists is left as it is.
           state: the arrays; may be donated as soon as this returns.
           meta: JSON-ready record, see `make_meta`.
-          score: ranks this checkpoint among those of its phase; higher is better.
         """
         self.wait()
         if step in self._manager.all_steps():
             return True
         ocp = self._ocp
+        meta = {**meta, "checksums": checksums(state)}
+        meta["checksum"] = _record_checksum(meta)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_flat(state)), meta=ocp.args.JsonSave(meta)
         )
-        metrics = None if score is None else {"phase": meta["phase"], "score": score}
         try:
-            saved = self._manager.save(step, args=items, metrics=metrics)
+            saved = self._manager.save(step, args=items)
         except Exception as error:
             self._failed(step, error)
             return False
-        self._last = step if saved else None
+        self._last, self.failed = (step, False) if saved else (None, True)
         return saved
 
     def wait(self) -> bool:
@@ -158,11 +179,21 @@ class Checkpoints:
         meta = self._manager.restore(step, args=composite)["meta"]
         if meta is None:
             raise ValueError("its meta record is missing")
+        if meta.get("checksum", _record_checksum(meta)) != _record_checksum(meta):
+            raise ValueError("its meta record is damaged: another checksum")
         wanted = target(meta)
         composite = ocp.args.Composite(state=ocp.args.StandardRestore(_flat(wanted)))
         flat = self._manager.restore(step, args=composite)["state"]
         leaves = [flat[name] for name in _flat(wanted)]
-        return jax.tree.unflatten(jax.tree.structure(wanted), leaves), meta
+        state = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+        if "checksums" in meta:  # checkpoints of earlier versions have none
+            found = checksums(state)
+            damaged = [name for name in found if found[name] != meta["checksums"].get(name)]
+            if damaged:
+                raise ValueError(
+                    f"damaged: {len(damaged)} arrays with another checksum, {damaged[0]} first"
+                )
+        return state, meta
 
     def _put_aside(self, step: int) -> None:
         """Move an unreadable checkpoint out of the way of a new one of its number."""
@@ -187,7 +218,7 @@ class Checkpoints:
                     shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
 
     def _failed(self, step: int | None, error: Exception) -> None:
-        self._last = None
+        self._last, self.failed = None, True
         self._manager.reload()  # forget the failed one and what it was to replace
         self._sweep()  # a full disk needs the room
         kept = self.steps()
@@ -211,6 +242,41 @@ def _flat(state: TrainState) -> dict[str, Any]:
     """Return {path: leaf}: free of custom nodes, so any code version can name a part."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(p, simple=True, separator="."): leaf for p, leaf in leaves}
+
+
+def checksums(state: TrainState) -> dict[str, int]:
+    """Return {path: checksum} of all arrays; the same on every mesh and device.
+
+    Computed where the arrays lie: nothing is copied to the host.
+    """
+    return {k: int(v) for k, v in jax.device_get(jax.tree.map(_checksum, _flat(state))).items()}
+
+
+@jax.jit
+def _checksum(x: jax.Array) -> jax.Array:
+    """Return the sum of an array's words, each times an odd number of its own, modulo 2**32.
+
+    A change of one word always changes it: odd numbers have inverses.
+    """
+    x = x.astype(jnp.uint8) if x.dtype == bool else x
+    word = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    words = jax.lax.bitcast_convert_type(x, word).astype(jnp.uint32)
+    odd = 2 * jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape) + 1
+    return jnp.sum(words * odd, dtype=jnp.uint32)
+
+
+def _record_checksum(meta: Mapping[str, Any]) -> int:
+    rest = {k: v for k, v in meta.items() if k != "checksum"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def _read_best(folder: str) -> dict[str, Any]:
+    try:
+        with open(folder + BEST, encoding="utf-8") as file:
+            best = json.load(file)
+        return {"step": int(best["step"]), "phase": best["phase"], "score": float(best["score"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _line(error: BaseException) -> str:

@@ -7,10 +7,11 @@ or, from Python, `train_and_evaluate(resolve(get_config()), "runs/x")`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.data import make_loader, make_source, valid_pairs
-from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write, remove_leftovers, require_writable
 from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.io import weights
 from flowsr_jax.io.compilation_cache import use_compilation_cache
@@ -30,6 +31,7 @@ from flowsr_jax.train.begin import begin_phase, restore
 from flowsr_jax.train.checkpoint import Checkpoints, make_meta
 from flowsr_jax.train.config import Config
 from flowsr_jax.train.evaluate import evaluate
+from flowsr_jax.train.lock import locked
 from flowsr_jax.train.meter import Meter, TrainingDiverged
 from flowsr_jax.train.progress import Progress
 from flowsr_jax.train.report import Report, write_report
@@ -37,12 +39,30 @@ from flowsr_jax.train.signals import Interrupted, StopRequest
 from flowsr_jax.train.state import TrainState
 from flowsr_jax.train.step import active_groups, make_step
 
-__all__ = ["Interrupted", "TrainingDiverged", "train_and_evaluate"]
+__all__ = ["Interrupted", "NotWritten", "TrainingDiverged", "train_and_evaluate"]
+
+
+class NotWritten(OSError):
+    """The training is through, but something that it leaves could not be written.
+
+    Attributes:
+      params: the final weights.
+    """
+
+    status = 1
+
+    def __init__(self, text: str, params: Params):
+        super().__init__(text)
+        self.params = params
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the parts of a run share; nothing in it changes but the loader's position."""
+    """What the parts of a run share.
+
+    Nothing in it changes but the loader's position and `unwritten`, {what: why} of the
+    files whose newest version could not be written.
+    """
 
     config: Config
     workdir: str
@@ -53,6 +73,7 @@ class Run:
     store: Checkpoints
     progress: Progress
     request: StopRequest
+    unwritten: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def key(self, purpose: int, index: int = 0) -> jax.Array:
         """Return the random key of a purpose: 0 weights, 1 data init, 2 steps, 3 validation."""
@@ -62,6 +83,16 @@ class Run:
     def next_batch(self) -> dict[str, jax.Array]:
         """Return the next global batch, on the devices."""
         return meshes.global_batch(self.mesh, next(self.loader))
+
+    @contextlib.contextmanager
+    def writes(self, what: str) -> Iterator[None]:
+        """Report an OSError of the block, go on, and know at the end that `what` is not there."""
+        try:
+            yield
+            self.unwritten.pop(what, None)
+        except OSError as error:
+            self.unwritten[what] = str(error)
+            self.progress.message(f"{what} NOT written ({error})")
 
     def path(self, *names: str) -> str:
         """Return a path in the workdir."""
@@ -89,7 +120,11 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
     Raises:
       ConfigError: the configuration fits neither the model, the devices, the data nor the
         checkpoints found; or `workdir` is a URL.
+      CheckpointError: there are checkpoints, and none can be read.
       TrainingDiverged: names the bad steps; the last good checkpoint stays.
+      NotWritten: the last checkpoint, the weights or the table are not there (a full disk);
+        run again to write them.
+      OSError: the workdir cannot be written to.
       Interrupted: SIGTERM or SIGINT came; the run was saved (a SystemExit, status 143/130).
     """
     if "://" in workdir:  # abspath would make it a folder "gs:" on this machine
@@ -97,7 +132,9 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
             f"workdir = {workdir!r} is a URL: mount the bucket and give the folder (docs/tpu.md)"
         )
     workdir = os.path.abspath(workdir)
-    os.makedirs(workdir, exist_ok=True)
+    for name in ("", "model", "best", "sheets", "checkpoints"):
+        remove_leftovers(os.path.join(workdir, name))
+    require_writable(workdir)
     if (cache := config.train.compilation_cache) is not None:
         beside = os.path.join(os.path.dirname(workdir), ".cache", "jax")
         use_compilation_cache(beside if cache == "auto" else cache)
@@ -116,6 +153,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
 
     folder = os.path.join(workdir, "checkpoints")
     with (
+        locked(workdir) if first else contextlib.nullcontext(),
         StopRequest() as request,
         Progress(workdir, train.batch_size, train.tensorboard, active=first) as progress,
         Checkpoints(folder, train.keep, progress.message) as store,
@@ -139,7 +177,15 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
             if state is None or index > phase:
                 state, batch = begin_phase(run, index, state)
             state = train_phase(run, index, offsets[index], state, batch)
-        params = jax.tree.map(jnp.asarray, export(run, state))
+        params = jax.tree.map(jnp.asarray, export(run, state, "model"))
+        store.wait()
+        if store.failed:
+            run.unwritten["the last checkpoint was"] = "see above"
+        if run.unwritten:
+            missing = "; ".join(
+                f"{what} not written ({why})" for what, why in run.unwritten.items()
+            )
+            raise NotWritten(f"{offsets[-1]} steps are made, but {missing}; run again", params)
         progress.message(f"done: {offsets[-1]} steps, weights in {run.path('model')}")
     return params
 
@@ -176,20 +222,22 @@ def train_phase(
         meter.add(step, metrics)
 
         stop, last = run.request.agreed(), step == phase.steps
-        save = stop or last or step % train.checkpoint_every == 0
         show = not stop and (last or (train.valid_every and step % train.valid_every == 0))
-        if not save and not show:
+        if not (stop or show or step % train.checkpoint_every == 0):
             continue
         skipped = meter.drain()  # raises TrainingDiverged before anything is overwritten
+        number = offset + step
         with run.progress.pause():
-            report = validate(run, views, state, index, offset + step) if show else None
-            stop = run.request.agreed()
-            if save or stop:
-                save_checkpoint(run, index, offset + step, step, state, report, skipped)
-            export(run, state)
-        if stop:
+            # First of all: whatever a validation meets, these steps are not lost.
+            save_checkpoint(run, index, number, step, state, skipped)
+            export(run, state, "model")
+            report = validate(run, views, state, index, number) if show else None
+            score = report.score(train.best) if report and not skipped else None
+            if score is not None and run.store.rank(number, index, score):
+                export(run, state, "best")
+        if run.request.agreed():
             run.store.wait()
-            raise Interrupted(run.request.received, offset + step)
+            raise Interrupted(run.request.received, number, saved=not run.store.failed)
     return state
 
 
@@ -213,23 +261,16 @@ def validate(
     about = {"name": run.config.name, "phase": phase.name, "step": step}
     run.progress.record(step, phase.name, int(state.step), report.scalars())
     run.progress.message(f"[{phase.name}] step {step}  {report}")
-    try:
+    with run.writes("the table of the last validation was"):
         write_report(report, run.workdir, about)
+    with run.writes("the pictures of the last validation were"):
         if rows:
             write_sheet(run.path("sheets", f"{step:08d}.png"), rows)
-    except OSError as error:
-        run.progress.message(f"the table of step {step} was not written ({error})")
     return report
 
 
 def save_checkpoint(
-    run: Run,
-    index: int,
-    number: int,
-    step: int,
-    state: TrainState,
-    report: Report | None,
-    skipped: int,
+    run: Run, index: int, number: int, step: int, state: TrainState, skipped: int
 ) -> None:
     """Begin to save the state, unless the last step was a bad one."""
     if skipped:
@@ -237,18 +278,15 @@ def save_checkpoint(
         run.progress.message(f"step {number}: not saved, the last {skipped} steps were skipped")
         return
     meta = make_meta(run.config.to_dict(), index, step, run.loader.get_state())
-    score = report.score(run.config.train.best) if report else None
-    run.store.save(number, state, meta, score)
+    run.store.save(number, state, meta)
 
 
-def export(run: Run, state: TrainState) -> Params:
-    """Write the averaged weights to `workdir`/model and return them, on the host."""
+def export(run: Run, state: TrainState, folder: str) -> Params:
+    """Write the averaged weights to a folder of the workdir and return them, on the host."""
     params = meshes.gather(run.mesh, state.weights)
     if jax.process_index() == 0:
-        try:
-            weights.save(params, run.path("model"))
-        except OSError as error:
-            run.progress.message(f"the weights were NOT exported ({error})")
+        with run.writes(f"the weights in {folder}/ were"):
+            weights.save(params, run.path(folder))
     return params
 
 

@@ -19,6 +19,8 @@ AHEAD = 2
 class TrainingDiverged(RuntimeError):
     """Too many steps, in a row or in all, had a loss, gradient or weight that is not finite."""
 
+    status = 1
+
 
 class Meter:
     """Collects the metrics of a phase: means for the log, and the watch over bad steps.

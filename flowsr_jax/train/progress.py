@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from flowsr_jax.train.events import Events
+
 KEYS = ("step", "phase", "phase_step")
 
 
@@ -38,12 +40,15 @@ class MetricsFile:
             csv.DictWriter(file, self._fields, restval="").writerow(row)
 
     def _read(self, last: int | None) -> list[dict[str, str]]:
-        with open(self._path, newline="", encoding="utf-8") as file:
-            # A kill can cut the last line: what follows the last line end does not count.
-            text = file.read()
+        # A kill can cut a line, and a letter of it: what follows the last line end, or is no
+        # text, does not count.
+        with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
+            text = file.read().replace("\0", "")
             reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
             self._fields = list(reader.fieldnames or [])
-            rows = [r for r in reader if (r.get("step") or "").isdigit()]
+            rows = []
+            with contextlib.suppress(csv.Error):  # a line beyond csv's limit: damaged from there on
+                rows.extend(r for r in reader if (r.get("step") or "").isdecimal())
         return rows if last is None else [r for r in rows if int(r["step"]) <= last]
 
     def _rewrite(self, rows: list[dict[str, str]], fields: list[str]) -> None:
@@ -80,7 +85,7 @@ class Progress:
         self._tensorboard = tensorboard and active
         self._file: MetricsFile | None = None
         self._bar: _Bar | None = None
-        self._events = None
+        self._events: Events | None = None
         self._total = self._from = 0
         self._since, self._paused = time.perf_counter(), 0.0
 
@@ -92,7 +97,7 @@ class Progress:
         if self._active and self._stream.isatty():
             self._bar = _Bar(total, step)
         if self._tensorboard:
-            self._events = _events(self._workdir, step)
+            self._events = Events(os.path.join(self._workdir, "events"), step, self.message)
         self._since = time.perf_counter()
 
     def __enter__(self) -> Progress:
@@ -150,8 +155,7 @@ class Progress:
         except OSError as error:
             self.message(f"metrics.csv: row of step {step} not written ({error})")
         if self._events:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+            self._events.write(step, values)
 
 
 class _Bar:
@@ -180,14 +184,6 @@ class _Bar:
 
     def stop(self) -> None:
         self._bar.stop()
-
-
-def _events(workdir: str, step: int):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(os.path.join(workdir, "events"), purge_step=step + 1)
 
 
 def summary(metrics: Mapping[str, float]) -> str:

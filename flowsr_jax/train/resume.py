@@ -11,7 +11,8 @@ from flowsr_jax.config import ConfigError, upgraded
 from flowsr_jax.train.config import Config, resolve
 
 # Fields that change what is logged, kept, shown or where things lie, but not the numbers
-# of the training (an accumulated, differently sharded or recomputed step agrees up to rounding).
+# of the training (a differently sharded or recomputed step agrees up to rounding; so does an
+# accumulated one, if its loss draws no random numbers).
 HARMLESS = re.compile(
     r"name|train\.(log_every|valid_\w+|sheet_images|checkpoint_every|keep|best|max_skipped\w*"
     r"|mesh_\w+|accumulate|compilation_cache|tensorboard|phases\[\d+\]\.(name|init_from))"

@@ -12,18 +12,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop, has saved, and can be resumed.
+    """The run was asked to stop, and can be resumed; `saved`: from the step it had reached.
 
     Leaves the process with the customary status 128 + signal: 143 for SIGTERM, 130 for
     SIGINT, as batch systems expect.
     """
 
-    def __init__(self, number: int, step: int):
+    def __init__(self, number: int, step: int, saved: bool = True):
         super().__init__(128 + number)
-        self.signal, self.step = signal.Signals(number), step
+        self.signal, self.step, self.saved = signal.Signals(number), step, saved
 
     def __str__(self) -> str:
-        return f"stopped by {self.signal.name} at step {self.step}; run again to resume"
+        lost = "" if self.saved else ", which was NOT saved"
+        return f"stopped by {self.signal.name} at step {self.step}{lost}; run again to resume"
 
 
 class StopRequest:
