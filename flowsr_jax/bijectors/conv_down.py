@@ -20,7 +20,7 @@ class ConvDown(Bijector):
 
     m counts the pixels of a block by rows; W [f f, f f] is shared by all colours and
     starts with the block mean in band 0.  logdet = (H/f)(W/f) C log|det W|.
-    The released code's use_ConvDownsampling; ../shared/spec/irn.md section 2.
+    The released code's use_ConvDownsampling; docs/papers/irn.md section 1.
 
     Attributes:
       factor: block size f.

@@ -19,7 +19,7 @@ from flowsr_jax.nets.glow_net import (
 
 @dataclasses.dataclass(frozen=True)
 class BorderedSplit(Split):
-    """`Split` whose prior is a convolution that sees the border (../shared/spec/glow.md 1)."""
+    """`Split` whose prior is a convolution that sees the border (docs/papers/glow.md section 1)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +40,7 @@ class TopPrior(Bijector):
     So log p(x) = log N(eps; 0, 1) + logdet.  mean and logs (first and last half) are a
     3x3 convolution of zeros, which sees the border and so is not constant in space, plus
     what the class says: (W[label] + b) * exp(3 logs).
-    Glow's prior with learntop and ycond; ../shared/spec/glow.md section 2.
+    Glow's prior with learntop and ycond; docs/papers/glow.md section 2.
 
     Attributes:
       learned: the part without a class; without it and without classes eps = x.

@@ -17,7 +17,7 @@ class Haar(Bijector):
     Of a block (a b / c d) the bands are a+b+c+d (the mean), a-b+c-d, a+b-c-d and
     a-b-c+d, each over 4; the inverse has no factor.  Not orthonormal, so that the mean
     stays an image in [0,1]: logdet = -(H W C / 4) log 16.
-    Xiao et al. (ECCV 2020), section 3.2; ../shared/spec/irn.md section 1 (1-3).
+    Xiao et al. (ECCV 2020), section 3.2; docs/papers/irn.md section 1.
     """
 
     def output_shape(self, shape: Shape) -> Shape:

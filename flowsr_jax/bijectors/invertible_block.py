@@ -18,7 +18,7 @@ class InvertibleBlock(Bijector):
     """y1 = x1 + F(x2);  y2 = x2 * exp(s(H(y1))) + G(y1);  logdet = sum(s).
 
     x1 holds the first `low` channels, x2 the others; s(r) = clamp (2 sigmoid(r) - 1).
-    Xiao et al. (ECCV 2020), eq. 2-3; ../shared/spec/irn.md section 1 (4-6).
+    Xiao et al. (ECCV 2020), eq. 2-3; docs/papers/irn.md section 1.
 
     Attributes:
       net: a record with init(key, ci, co) and apply(params, x), used for F, G and H.

@@ -31,7 +31,7 @@ def pixels(scale: float = 1.0, shift: float = 0.0) -> Rescale:
 def dequantize(image, u, n_bits: int = 8):
     """8-bit images in [0,1], reduced to n_bits, spread over their cells by u in [0,1).
 
-    The released Glow's preprocessing and noise; ../shared/spec/glow.md section 1 (13).
+    The released Glow's preprocessing and noise; docs/papers/glow.md section 3.
     """
     step = 2.0 ** (8 - n_bits)
     levels = jnp.floor(jnp.rint(255.0 * image) / step) * step
@@ -41,7 +41,7 @@ def dequantize(image, u, n_bits: int = 8):
 def to_uint8(image, n_bits: int = 8):
     """The image at its n_bits levels: floor to the cell, clip; for 8 bits, plain rounding.
 
-    The released Glow's postprocessing; ../shared/spec/glow.md section 1 (16).
+    The released Glow's postprocessing; docs/papers/glow.md section 3.
     """
     cells = jnp.floor((255.0 * image + 0.5) / 256.0 * 2.0**n_bits)
     return jnp.clip(cells * 2.0 ** (8 - n_bits), 0.0, 255.0).astype(jnp.uint8)

@@ -1,7 +1,7 @@
 """The network inside SRFlow's coupling and injector.
 
 conv3x3 - ActNorm - ReLU - conv1x1 - ActNorm - ReLU - zero-initialised conv3x3.
-Source: ../shared/spec/srflow.md sections 1 (9, 10) and 4.3.
+Source: docs/papers/srflow.md section 1.
 
 The first convolution acts on concat(x, cond).  Its two halves are kept as two
 kernels, because conv([x, cond]) = conv(x) + conv(cond) and the second term does not

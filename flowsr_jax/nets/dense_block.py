@@ -18,7 +18,7 @@ class DenseBlock:
     """a_k = leaky_relu(conv_k([x, a_1..a_{k-1}])), k = 1..4; output conv_5([x, a_1..a_4]).
 
     No residual (unlike RRDB's dense block).  Source: Xiao et al., Invertible Image
-    Rescaling (ECCV 2020), section 3.2; ../shared/spec/irn.md section 2.
+    Rescaling (ECCV 2020), section 3.2; docs/papers/irn.md section 2.
 
     Attributes:
       growth: channels of each a_k.

@@ -3,7 +3,7 @@
 The released code pads by zeros and appends a channel, the last one, that is 1 on the
 padding and 0 inside: kernels are [3,3,ci+1,co].  What that channel adds depends on the
 size alone, so it is one small product per size here, and the convolution stays plain.
-Source: ../shared/spec/glow.md section 1 (1, 8, 9, 10).
+Source: docs/papers/glow.md section 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RealNVP's residual network for shift and log-scale, as in the released code.
 
 Batch normalisation without gain, weight-normalised convolutions, and a sum of 1x1 skips
-from every block.  Source: ../shared/spec/glow.md section 5; Dinh et al. (2017).
+from every block.  Source: docs/papers/glow.md section 6; Dinh et al. (2017).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Glow's architecture: a multi-scale flow, a learned top prior, a classifier.
 
-Exact numerics: ../shared/spec/glow.md.  Kingma and Dhariwal (NeurIPS 2018).
+Exact numerics: docs/papers/glow.md.  Kingma and Dhariwal (NeurIPS 2018).
 """
 
 from __future__ import annotations

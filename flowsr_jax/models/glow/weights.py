@@ -2,7 +2,7 @@
 
 `flowsr_jax.from_torch("model_best_loss.ckpt", n_bits=5, size=256)` where TensorFlow is
 installed; elsewhere the same with an .npz of the variables (flowsr_jax/io/tf_checkpoint.py).
-../shared/spec/glow.md section 9; the lists are in ../shared/spec/keys.
+docs/papers/glow.md section 5.
 """
 
 from __future__ import annotations

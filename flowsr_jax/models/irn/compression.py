@@ -1,6 +1,6 @@
 """The restoration net of IRN-Compression: repairs the LR image after JPEG.
 
-LR -> JPEG -> restore -> quantise -> inverse network.  ../shared/spec/irn.md section 8.
+LR -> JPEG -> restore -> quantise -> inverse network.  docs/papers/irn.md section 6.
 """
 
 from __future__ import annotations

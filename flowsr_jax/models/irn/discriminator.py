@@ -1,6 +1,6 @@
 """The discriminator of IRN+ and the GAN losses that estimate a Jensen-Shannon divergence.
 
-The released discriminator_vgg_128; ../shared/spec/irn.md section 7.
+The released discriminator_vgg_128; docs/papers/irn.md section 5.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """IRN's training losses: sums over pixels and channels, means over the batch.
 
-Xiao et al. (ECCV 2020), section 3.4; exact forms in ../shared/spec/irn.md sections 1 and 4.
+Xiao et al. (ECCV 2020), "Training objectives"; exact forms in docs/papers/irn.md section 4.
 """
 
 from __future__ import annotations

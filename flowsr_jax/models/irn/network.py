@@ -1,6 +1,6 @@
 """IRN's architecture: the invertible network HR image <-> (LR image, z).
 
-Exact numerics: ../shared/spec/irn.md.  Official weights fit the defaults.
+Exact numerics: docs/papers/irn.md.  Official weights fit the defaults.
 """
 
 from __future__ import annotations

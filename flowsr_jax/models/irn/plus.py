@@ -2,7 +2,7 @@
 
 The losses "plus" (generator) and "discriminator" are two entries of one training step:
 both draw the same z from the step's key and see the same weights.
-../shared/spec/irn.md section 7.
+docs/papers/irn.md section 5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Official IRN state dicts; key lists in ../shared/spec/keys/irn_*.txt."""
+"""Official IRN state dicts; their keys and sizes are in docs/papers/irn.md section 2."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """NICE's architecture: additive couplings on a vector, a scaling, a factorial prior.
 
-Exact numerics: ../shared/spec/glow.md section 6.  Dinh, Krueger and Bengio (2014).
+Exact numerics: docs/papers/glow.md section 7.  Dinh, Krueger and Bengio (2014).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RealNVP's architecture, as in the released code.
 
-Exact numerics: ../shared/spec/glow.md section 5.  Dinh, Sohl-Dickstein and Bengio (2017).
+Exact numerics: docs/papers/glow.md section 6.  Dinh, Sohl-Dickstein and Bengio (2017).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Official RRDB state dicts, in the three naming schemes that are about.
 
-"released": SRFlow's encoder (../shared/spec/srflow.md section 5) and ESRGAN's
+"released": SRFlow's encoder (docs/papers/srflow.md section 5) and ESRGAN's
 RRDBNet_arch.py; "esrgan_old": ESRGAN's first release (transer_RRDB_models.py translates
 it); "basicsr": BasicSR's rrdbnet_arch.py.
 

@@ -1,6 +1,6 @@
 """SR3's training losses: a noise level per example, one network call, a regression.
 
-Source: ../shared/spec/sr3.md sections 1 (18-20), 4, 6.6, 6.7 and 7; Saharia et al. (2021),
+Source: docs/papers/sr3.md sections 4, 6 and 7; Saharia et al. (2021),
 Algorithm 1; Song & Ermon (2019) for score matching; Hang et al. (2023) for min-SNR; Zhou et
 al. (2023) for DREAM; Ho et al. (2021) for condition noise; Ho & Salimans (2022) for drops.
 """

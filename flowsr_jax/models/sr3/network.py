@@ -1,6 +1,6 @@
 """SR3's model: initial parameters, and one evaluation of the network.
 
-Exact numerics: ../shared/spec/sr3.md.
+Exact numerics: docs/papers/sr3.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Official SR3 and DDPM state dicts; keys in ../shared/spec/sr3.md section 2.
+"""Official SR3 and DDPM state dicts; keys in docs/papers/sr3.md section 2.
 
 Weights do not tell norm_groups, image_size, dropout and scale: for the published
 configurations they are known, for others they can be given to `from_torch`.

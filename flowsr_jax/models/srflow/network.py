@@ -1,6 +1,6 @@
 """SRFlow's architecture: conditioning from the encoder, and the flow.
 
-Exact numerics: ../shared/spec/srflow.md.  Official weights fit the defaults; the
+Exact numerics: docs/papers/srflow.md.  Official weights fit the defaults; the
 options marked "ours" are off for them.
 """
 

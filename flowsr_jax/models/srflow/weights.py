@@ -1,4 +1,4 @@
-"""Official SRFlow state dicts; key families in ../shared/spec/srflow.md section 5."""
+"""Official SRFlow state dicts; key families in docs/papers/srflow.md section 5."""
 
 from __future__ import annotations
 
