@@ -54,6 +54,7 @@ from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.dense_block import DenseBlock
 from flowsr_jax.nets.glow_net import GlowNet
 from flowsr_jax.nets.mlp import MLP
+from flowsr_jax.nets.realnvp_net import RealNVPNet
 from flowsr_jax.nets.upsampled import Upsampled
 from flowsr_jax.testing import moved
 
@@ -233,6 +234,11 @@ CASES = [
         Case(f"checkerboard_{sites}", CheckerboardCoupling(_NET, affine, sites), (3, 2, 2))
         for sites, affine in (("even", Affine(_FORMS["tanh"])), ("odd", Additive()))
     ],
+    Case(
+        "checkerboard_realnvp_net",
+        CheckerboardCoupling(RealNVPNet(2, 1, True), Affine(_FORMS["exp"], "half")),
+        (3, 2, 2),
+    ),
     Case(
         "coupling_glow_net",
         Coupling(GlowNet(hidden=5), Affine(_FORMS["sigmoid2"])),

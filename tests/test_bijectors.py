@@ -17,6 +17,7 @@ from flowsr_jax.bijectors import (
     ActNorm,
     Additive,
     Affine,
+    BorderedSplit,
     Chain,
     Conv1x1,
     Conv1x1PLU,
@@ -24,10 +25,13 @@ from flowsr_jax.bijectors import (
     Coupling,
     Flatten,
     Invert,
+    MultiScale,
+    RationalQuadratic,
     Reverse,
     ScaleForm,
     Scan,
     Shuffle,
+    Split,
     Squeeze,
 )
 from flowsr_jax.nets.mlp import MLP
@@ -116,6 +120,124 @@ def test_the_inverse_of_a_bijector_knows_its_shapes():
 @every_case
 def test_parts_and_scales_report_what_forward_does(case):
     checks(case).layers()
+
+
+@every_case
+def test_float32_stays_float32_under_x64(case):
+    x = jax.ShapeDtypeStruct((2, *case.shape), jnp.float32)
+    cond = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), setup(case)[2])
+    b = case.bijector
+
+    def everything(key, x, cond):
+        params = b.init(key, case.shape)
+        y, logdet = b.forward(params, x, cond)
+        ready = b.prepare(params, cond), b.prepare(params, cond, inverse=True)
+        back = b.inverse(params, y, cond, ready[1])
+        learnt = b.init_from_data(params, x, cond), b.forward_train(params, x, cond)
+        return params, y, logdet, ready, back, learnt, b.scales(params, x, cond)
+
+    key = jax.eval_shape(jax.random.key, 0)
+    with jax.enable_x64(True):
+        found = jax.tree_util.tree_leaves_with_path(jax.eval_shape(everything, key, x, cond))
+    wide = {jax.tree_util.keystr(path): leaf for path, leaf in found if leaf.dtype.itemsize == 8}
+    assert not wide, wide
+
+
+REFUSED = {
+    "names": (
+        lambda: Chain((("a", Reverse()), ("a", Reverse()))),
+        "two bijectors have the name 'a'",
+    ),
+    "empty chain": (lambda: Chain(()), "at least one bijector"),
+    "no step": (lambda: Scan(Reverse(), 0), r"length must be an integer of at least 1, got 0"),
+    "squeeze 0": (lambda: Squeeze(0), "factor must be an integer of at least 1, got 0"),
+    "squeeze -2": (lambda: Squeeze(-2), "factor must be .* got -2"),
+    "squeeze 1.5": (lambda: Squeeze(1.5), "factor must be .* got 1.5"),
+    "conv_down 0": (lambda: ConvDown(0), "factor must be"),
+    "passed 0": (lambda: Coupling(MLP(), passed=0), "passed must be"),
+    "ratio": (lambda: Split(1.0), "ratio = 1.0 must be between 0 and 1"),
+    "splits": (lambda: MultiScale((Squeeze(),), (Split(),)), "Split cannot be entry 0 of splits"),
+    "no split": (
+        lambda: MultiScale((Squeeze(), Squeeze()), (Reverse(), None)),
+        "Reverse cannot be entry 0 of splits: it gives no latent",
+    ),
+    "bins": (lambda: RationalQuadratic(1), "bins = 1 must be 2 to 256"),
+    "shares": (lambda: RationalQuadratic(8, smallest=0.2), "smallest = 0.2 must be in"),
+    "bordered": (lambda: BorderedSplit(cond_channels=3), "no conditional prior"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused_at_construction(name):
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_bijector_or_a_map_without_its_methods_cannot_be_constructed():
+    @dataclasses.dataclass(frozen=True)
+    class OneWay(bijectors.Bijector):
+        def forward(self, params, x, cond=None, prepared=None):
+            return x, jnp.zeros(len(x))
+
+    with pytest.raises(TypeError, match="OneWay.*inverse"):
+        OneWay()
+    with pytest.raises(TypeError, match="outputs"):
+        type("Map", (bijectors.Elementwise,), {"__call__": lambda self, z, raw: (z, None)})()
+
+
+@dataclasses.dataclass(frozen=True)
+class _SharesNothing:
+    """x @ w plus the sum of cond; nothing is prepared for K steps together."""
+
+    def init(self, key, ci, co):
+        return {"w": jnp.ones((ci, co))}
+
+    def prepare(self, params, cond):
+        return cond
+
+    def prepare_stacked(self, params, cond):
+        return None
+
+    def apply(self, params, x, prepared):
+        return x @ params["w"] + jnp.sum(prepared)
+
+
+def test_cond_reaches_a_network_that_prepares_nothing_inside_a_scan():
+    one, many = (
+        f(Coupling(_SharesNothing(), Additive())) for f in (lambda b: b, lambda b: Scan(b, 1))
+    )
+    x, cond = jnp.ones((1, 2)), jnp.full((1, 2), 5.0)
+    params = one.init(jax.random.key(0), (2,))
+    expected, _ = one.forward(params, x, cond)
+    for memory in ("store", "remat", "reversible"):
+        scan = dataclasses.replace(many, memory=memory)
+        stacked = jax.tree.map(lambda p: p[None], params)
+        np.testing.assert_array_equal(scan.forward(stacked, x, cond)[0], expected)
+        ready = scan.prepare(stacked, cond)
+        np.testing.assert_array_equal(scan.forward(stacked, x, cond, ready)[0], expected)
+
+
+def test_an_inverted_actnorm_whitens():
+    x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (8, 5, 4))
+    for b in (Invert(ActNorm()), Invert(Scan(Chain((("actnorm", ActNorm(3.0)),)), 2))):
+        params, y, _ = b.init_from_data(b.init(jax.random.key(0), (5, 4)), x)
+        np.testing.assert_allclose(b.forward(params, x)[0], y, atol=1e-5)
+        np.testing.assert_allclose(jnp.mean(y, (0, 1)), 0.0, atol=1e-5)
+        np.testing.assert_allclose(jnp.mean(y**2, (0, 1)), 1.0, atol=1e-4)
+
+
+def test_a_spline_of_zeros_is_the_identity_and_tails_are_linear():
+    spline = RationalQuadratic(5, bound=2.0)
+    z = jnp.linspace(-4.0, 4.0, 33).reshape(1, 33, 1)
+    y, logs = spline(z, jnp.zeros((1, 33, spline.outputs(1))))
+    np.testing.assert_allclose(y, z, atol=1e-6)
+    np.testing.assert_allclose(logs, 0.0, atol=1e-5)
+    raw = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (spline.outputs(1),)), (1, 33, 14))
+    y, logs = spline(z, raw)
+    outside = jnp.abs(z) >= 2.0
+    np.testing.assert_array_equal(y[outside], z[outside])
+    assert bool(jnp.all(jnp.diff(y[0, :, 0]) > 0)) and float(jnp.max(jnp.abs(logs))) > 0.1
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.bad_shape], ids=str)
