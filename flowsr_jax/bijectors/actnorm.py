@@ -47,7 +47,7 @@ class ActNorm(Bijector):
     def init_from_data(
         self, params: PyTree, x: Array, cond: PyTree = None, inverse: bool = False
     ) -> tuple[PyTree, Array, Array]:
-        """Zero mean and unit (biased) variance per channel over batch and positions."""
+        """Set zero mean and unit (biased) variance per channel over batch and positions."""
         found = channel_statistics(x)
         if inverse:  # (x + bias) exp(logs) = x exp(logs) - (-bias exp(logs))
             bias = -found["bias"] * jnp.exp(found["logs"])

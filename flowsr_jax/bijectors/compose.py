@@ -169,7 +169,7 @@ class MultiScale(Composite):
             )
 
     def _steps(self) -> list[tuple[str, str, int, Bijector]]:
-        """(level's name, name in its parameters, number, bijector) of levels and splits."""
+        """Return (level's name, name in its parameters, number, bijector) of levels and splits."""
         steps: list[tuple[str, str, int, Bijector]] = []
         for i, (level, split) in enumerate(zip(self.levels, self.splits, strict=True)):
             name = f"level{i + 1}"
@@ -237,7 +237,7 @@ class MultiScale(Composite):
         return self._inverse(run, x) if inverse else self._forward(run, x)
 
     def _forward(self, run: Any, x: Any) -> tuple[PyTree, list[Array], Array]:
-        """(params, latents, logdet), where run(*step, x) gives those of one step."""
+        """Return (params, latents, logdet), where run(*step, x) gives those of one step."""
         total, latents = zeros_logdet(x), []
         new: dict[str, dict[str, PyTree]] = {}
         for step in self._steps():
@@ -250,7 +250,7 @@ class MultiScale(Composite):
         return new, [*latents, x], total
 
     def _inverse(self, run: Any, y: Any) -> tuple[PyTree, Array, Array]:
-        """(params, image, logdet), where run(*step, y) gives those of one step's inverse."""
+        """Return (params, image, logdet), where run(*step, y) gives those of one step's inverse."""
         latents = list(y)
         count = 1 + sum(part.diverts for *_, part in self._steps())
         require(len(latents) == count, f"MultiScale: expected {count} latents, got {len(latents)}")
@@ -277,5 +277,5 @@ class MultiScale(Composite):
 
 
 def _of(prepared: PyTree, name: str) -> PyTree:
-    """The share of one part; None where nothing was prepared."""
+    """Return the share of one part; None where nothing was prepared."""
     return None if prepared is None else prepared[name]

@@ -22,7 +22,7 @@ from flowsr_jax.nets.conv import HIGHEST
 
 
 def _apply(x: Array, matrix: Array) -> Array:
-    """y_o = sum_i matrix[o, i] x_i."""
+    """Return y_o = sum_i matrix[o, i] x_i."""
     return jnp.einsum("...i,oi->...o", x, matrix, precision=HIGHEST)
 
 
@@ -32,7 +32,7 @@ def _random_rotation(key: Array, c: int) -> Array:
 
 
 def _scales(x: Array, matrix: Array) -> Array:
-    """The singular values of the matrix, at each position of x."""
+    """Return the singular values of the matrix, at each position of x."""
     return jnp.broadcast_to(jnp.linalg.svd(matrix, compute_uv=False), x.shape)
 
 

@@ -32,7 +32,7 @@ class ConvDown(Bijector):
         require_positive("ConvDown: factor", self.factor)
 
     def init(self, key: Array, shape: Shape) -> PyTree:
-        """Haar for f = 2; else band 0 is the mean and band k is pixel k."""
+        """Return Haar's matrix for f = 2; else band 0 is the mean and band k is pixel k."""
         n = self.factor**2
         matrix = _HAAR if n == 4 else np.eye(n, dtype=np.float32)
         matrix = np.concatenate([np.full((1, n), 1 / n, np.float32), matrix[1:]])
@@ -50,7 +50,7 @@ class ConvDown(Bijector):
         return Conv1x1().prepare(params, inverse=inverse)
 
     def _blocks(self, x: Array) -> Array:
-        """[B,H,W,C] to [B,H/f,W/f,C,f f]."""
+        """Return [B,H,W,C] as [B,H/f,W/f,C,f f]."""
         self.output_shape(x.shape[1:])
         f = self.factor
         return rearrange(x, "b (h p) (w q) c -> b h w c (p q)", p=f, q=f)

@@ -171,7 +171,7 @@ class RationalQuadratic(Elementwise):
         k = jnp.sum(v[..., None] >= known[..., 1:-1], axis=-1, keepdims=True)
 
         def ends(knots: Array) -> tuple[Array, Array]:
-            """The knots at both ends of the bin of v."""
+            """Return the knots at both ends of the bin of v."""
             low, high = (jnp.take_along_axis(knots, at, axis=-1) for at in (k, k + 1))
             return low[..., 0], high[..., 0]
 
@@ -195,7 +195,7 @@ class RationalQuadratic(Elementwise):
         return jnp.where(inside, out, z), jnp.where(inside, logs, 0.0)
 
     def _knots(self, raw: Array) -> tuple[Array, Array, Array]:
-        """(x, y, slope) of the K + 1 knots, each [..., C, K + 1] float32."""
+        """Return (x, y, slope) of the K + 1 knots, each [..., C, K + 1] float32."""
         n, least = self.bins, self.smallest
         raw = raw.astype(jnp.float32)
         raw = raw.reshape(*raw.shape[:-1], -1, 3 * n - 1)

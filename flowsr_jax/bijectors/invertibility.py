@@ -99,7 +99,10 @@ class InvertibilityReport:
 def _measure(
     layer: Bijector, params: PyTree, y: PyTree, cond: PyTree
 ) -> tuple[Array, tuple[Array, ...]]:
-    """(inverse(y), (smallest scale, largest, round trip, magnitude)); equal layers share it."""
+    """Return (inverse(y), (smallest scale, largest, round trip, magnitude)).
+
+    Equal layers share the compiled program.
+    """
     x, _ = layer.inverse(params, y, cond)
     again, _ = layer.forward(params, x, cond)
     given = jax.tree.leaves(y)

@@ -1,6 +1,6 @@
 """Self-attention over positions; statistics and the softmax in float32.
 
-Source: docs/papers/sr3.md.
+Source: docs/papers/sr3.md section 1.
 """
 
 from __future__ import annotations

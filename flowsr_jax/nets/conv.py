@@ -73,7 +73,7 @@ PLAIN = Compute(conv="xla")
 
 
 def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
-    """2-D convolution, stride 1, zero padding that keeps the size.
+    """Return the 2-D convolution, stride 1, zero padding that keeps the size.
 
     Args:
       x: [B,H,W,Ci].
@@ -108,7 +108,7 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
 
 
 def matmul(x, w, precision: lax.Precision = HIGHEST):
-    """x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
+    """Return x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
     return _matmul(x, w, precision) if x.dtype == jnp.float32 else _matmul_half(x, w)
 
 
@@ -141,7 +141,7 @@ _matmul_half.defvjp(_matmul_half_fwd, _matmul_half_bwd)
 
 
 def bilinear(multiply, x, y):
-    """multiply(x, y, float32) of two activations.
+    """Return multiply(x, y, float32) of two activations.
 
     Args:
       multiply: (x, y, dtype) -> result of that dtype, linear in x and in y.
@@ -171,7 +171,7 @@ _half.defvjp(_half_fwd, _half_bwd)
 
 
 def convolve(padding, stride: int, x, kernel, precision: lax.Precision = HIGHEST):
-    """The compiler's convolution of operands of one dtype, float32."""
+    """Return the compiler's convolution of operands of one dtype, float32."""
     if x.dtype == jnp.float32:
         return _convolve(padding, stride, x, kernel, precision=precision)
     return _convolve_half(padding, stride, x, kernel)
@@ -244,7 +244,7 @@ def _reversed(padding):
 
 
 def _kernel_gradient(padding, x, g, kernel, precision=HIGHEST):
-    """sum over positions of x (shifted) times g, as one matrix product."""
+    """Return the sum over positions of x (shifted) times g, as one matrix product."""
     b, h, w, ci = x.shape
     kh, kw, _, co = kernel.shape
     taps = [(i, j) for i in range(kh) for j in range(kw)]
@@ -266,7 +266,7 @@ def _kernel_gradient(padding, x, g, kernel, precision=HIGHEST):
 
 
 def _contract(a, b, precision=HIGHEST):
-    """[B,H,W,I], [B,H,W,O] -> [I,O], summed over images and positions.
+    """Return the product of [B,H,W,I] and [B,H,W,O] summed over images and positions: [I,O].
 
     Two axes, not an einsum over four: the CPU compiler's product of three contracted
     axes with a constant zero gradient reads memory that nobody wrote.

@@ -1,6 +1,6 @@
 """IRN+'s discriminator, the released discriminator_vgg_128, with batch statistics.
 
-Source: docs/papers/irn.md; Simonyan and Zisserman (2015); BasicSR's code.
+Source: docs/papers/irn.md section 5; Simonyan and Zisserman (2015); BasicSR's code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The noise-level (or timestep) embedding of diffusion networks.
 
-Source: docs/papers/sr3.md; Vaswani et al. (2017), Ho et al. (2020).
+Source: docs/papers/sr3.md section 1; Vaswani et al. (2017), Ho et al. (2020).
 """
 
 from __future__ import annotations

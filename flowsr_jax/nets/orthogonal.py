@@ -19,7 +19,7 @@ FEWEST = 1 << 14  # values drawn at once
 
 
 def orthogonal(key, shape):
-    """Haar-distributed orthogonal values, float32, gain 1.
+    """Return Haar-distributed orthogonal values, float32, gain 1.
 
     The matrix [prod(shape[:-1]), shape[-1]] has orthonormal columns, or rows if it is wide.
     """

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 
 def normal(key, shape):
-    """Standard normal values of `shape`, float32."""
+    """Return standard normal values of `shape`, float32."""
     return _cut(_normal(key, _size(shape)), shape)
 
 
 def uniform(key, shape, bound: float = 1.0):
-    """Values uniform in [-bound, bound) of `shape`, float32."""
+    """Return values uniform in [-bound, bound) of `shape`, float32."""
     return bound * _cut(_uniform(key, _size(shape)), shape)
 
 

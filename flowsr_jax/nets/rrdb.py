@@ -1,7 +1,7 @@
 """RRDB low-resolution encoder of ESRGAN and SRFlow.
 
-Source: docs/papers/srflow.md; Wang et al., ESRGAN (ECCVW 2018), and Lugmayr et al., SRFlow
-(ECCV 2020).  Note that the trunk's skip adds the output of the last block, not of the first
+Source: docs/papers/srflow.md section 3; Wang et al., ESRGAN (ECCVW 2018); Lugmayr et al.,
+SRFlow (ECCV 2020).  Note that the trunk's skip adds the output of the last block, not of the first
 convolution as in ESRGAN's reference.
 """
 

@@ -5,7 +5,7 @@ Block style "ddpm" is the public implementation's, with its keys and numbers.  S
 skips scaled by 1/sqrt 2 but gives no finer detail: up- and downsampling happen inside a
 residual block, on both branches, as in the code of score SDE (Song et al., 2021), and
 every residual sum, attention's too, is divided by sqrt 2.
-Source: docs/papers/sr3.md; Saharia et al. (2021); Ho et al. (2020).
+Source: docs/papers/sr3.md section 1; Saharia et al. (2021); Ho et al. (2020).
 """
 
 from __future__ import annotations

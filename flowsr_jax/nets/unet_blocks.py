@@ -134,7 +134,7 @@ class DownConv(Conv):
 
 
 def down_conv(x, kernel, compute: Compute):
-    """3x3 convolution with stride 2, padded by 1 on all sides: [B,H,W,C] -> half, float32.
+    """Return the 3x3 convolution with stride 2, padded by 1 on all sides: [B,H,W,C] -> half.
 
     On the CPU a product with the nine strided copies side by side, whose gradient does
     not fall back to a naive loop (see nets/conv.py).

@@ -39,17 +39,17 @@ class Upsampled:
 
 
 def nearest(x, factor: int):
-    """Repeat rows and columns: [B,h,w,C] -> [B,fh,fw,C]."""
+    """Return rows and columns repeated: [B,h,w,C] -> [B,fh,fw,C]."""
     return x if factor == 1 else jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
 
 
 def dense(parts):
-    """The channels of all `Upsampled` parts, enlarged and side by side: [B,H,W,C]."""
+    """Return the channels of all `Upsampled` parts, enlarged and side by side: [B,H,W,C]."""
     return jnp.concatenate([nearest(part.x, part.factor) for part in parts], axis=-1)
 
 
 def conv_parts(parts, kernel, compute: Compute):
-    """3x3 convolution of `dense(parts)`, [3,3,C,Co] -> [B,H,W,Co] float32."""
+    """Return the 3x3 convolution of `dense(parts)`, [3,3,C,Co] -> [B,H,W,Co] float32."""
     total, start = 0.0, 0
     for part in parts:
         stop = start + part.x.shape[-1]
@@ -59,7 +59,7 @@ def conv_parts(parts, kernel, compute: Compute):
 
 
 def conv_nearest(x, kernel, factor: int, compute: Compute):
-    """conv2d(nearest(x, factor), kernel) for a 3x3 kernel: [B,h,w,Ci] -> [B,fh,fw,Co].
+    """Return conv2d(nearest(x, factor), kernel) of a 3x3 kernel: [B,h,w,Ci] -> [B,fh,fw,Co].
 
     With `compute.subpixel` off, just that.
     """
@@ -90,7 +90,7 @@ PADDING = {0: (1, 0), 1: (0, 0), 2: (0, 1)}
 
 
 def _summed(kernel, place: int, axis: int):
-    """The kernel of a place in the cell: taps on one pixel are summed along `axis`."""
+    """Return the kernel of a place in the cell: taps on one pixel are summed along `axis`."""
     first, second, third = jnp.split(kernel, 3, axis=axis)
     if place == 1:
         return first + second + third

@@ -1,6 +1,6 @@
 """VGG19's features up to conv5_4 before its ReLU, which IRN+ compares.
 
-Simonyan and Zisserman (2015), torchvision's layers 0 to 34; docs/papers/irn.md.
+Simonyan and Zisserman (2015), torchvision's layers 0 to 34; docs/papers/irn.md section 5.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def layers() -> list[tuple[int, int, int, bool]]:
-    """(torchvision index, input channels, output channels, pooled before) of each convolution."""
+    """Return (torchvision index, input, output channels, pooled before) of each convolution."""
     found, index, ci = [], 0, 3
     for stage, widths in enumerate(STAGES):
         for i, co in enumerate(widths):
