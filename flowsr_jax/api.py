@@ -190,7 +190,7 @@ def bits_per_dim(params: Params, hr, lr=None, key=None, **options) -> jax.Array:
     if family.bits_per_dim is not None:
         return family.bits_per_dim(params, hr, key=key, **lr, **options)
     if key is not None:
-        hr = hr + (jax.random.uniform(key, hr.shape) - 0.5) / 255.0
+        hr = hr + (jax.random.uniform(key, hr.shape, jnp.float32) - 0.5) / 255.0
     _, log_prob = encode_fn(params, hr, **lr, **options)
     dims = hr.shape[1] * hr.shape[2] * hr.shape[3]
     return gaussian.bits_per_dim(log_prob, dims)

@@ -6,6 +6,7 @@ change parameters or programs.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -128,8 +129,8 @@ def tree(case: str) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
 
 
-def programs(case: str) -> dict[str, str]:
-    """Return {program: hash of its StableHLO}: sample, encode, and each loss's gradient."""
+def verbs(case: str) -> dict[str, tuple]:
+    """Return {program: (function, *abstract arguments)}: sample, encode, each loss's gradient."""
     name, _, losses, side = CASES[case]
     family, config, params = get_family(name), make_config(case), abstract_params(case)
     key = jax.random.key(1)
@@ -143,20 +144,17 @@ def programs(case: str) -> dict[str, str]:
     label = jnp.arange(2) if getattr(config, "classes", 0) else None
     options = {} if label is None else {"label": label}
     found = {}
-
-    def keep(program, function, *args):
-        found[program] = fingerprint(jax.jit(function).lower(*args).as_text())
-
     if free and name != "sr3":
-        keep("sample", lambda p: family.sample(p, None, key, shape=hr.shape, **options), params)
-        keep("encode", lambda p, hr: family.encode(p, hr, **options), params, hr)
+        sample = functools.partial(family.sample, lr=None, key=key, shape=hr.shape, **options)
+        found["sample"] = sample, params
+        found["encode"] = functools.partial(family.encode, **options), params, hr
     elif case == "ddpm":
-        keep("sample", lambda p: family.sample(p, None, key, shape=hr.shape), params)
+        found["sample"] = lambda p: family.sample(p, None, key, shape=hr.shape), params
     else:
-        keep("sample", lambda p, lr: family.sample(p, lr, key), params, lr)
+        found["sample"] = lambda p, lr: family.sample(p, lr, key), params, lr
         if family.encode is not None:
             given = (hr,) if name == "irn" else (hr, lr)
-            keep("encode", lambda p, *images: family.encode(p, *images), params, *given)
+            found["encode"] = lambda p, *images: family.encode(p, *images), params, *given
     batch = {"hr": hr} if free and name != "sr3" else {"hr": hr, "lr": lr}
     for loss, loss_options in losses.items():
 
@@ -169,10 +167,9 @@ def programs(case: str) -> dict[str, str]:
                 lambda p: function(p, state, batch, key, **loss_options), has_aux=True
             )(params)
 
-        keep(f"grad {loss}", gradient, params, batch)
+        found[f"grad {loss}"] = gradient, params, batch
     if family.init_from_data is not None and losses:
-        keep(
-            "init_from_data",
+        found["init_from_data"] = (
             lambda p, b: family.init_from_data(
                 p, b if label is None else {**b, "label": label}, key
             ),
@@ -180,6 +177,14 @@ def programs(case: str) -> dict[str, str]:
             batch,
         )
     return found
+
+
+def programs(case: str) -> dict[str, str]:
+    """Return {program: hash of its StableHLO}."""
+    return {
+        program: fingerprint(jax.jit(function).lower(*args).as_text())
+        for program, (function, *args) in verbs(case).items()
+    }
 
 
 def fingerprint(text: str) -> str:

@@ -54,7 +54,7 @@ def draw_latents(params: Params, lr, key, temperature=None) -> list[jax.Array]:
     shapes = family.latent_shapes(params.config, lr.shape)
     keys = jax.random.split(key, len(shapes))
     t = temperature_of(params, temperature)
-    return [t * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+    return [t * jax.random.normal(k, s, jnp.float32) for k, s in zip(keys, shapes, strict=True)]
 
 
 def temperature_of(params: Params, temperature):

@@ -59,7 +59,7 @@ def normalize_latents(
     mu_hat, var_hat = [], []
     for i, (count, _, _) in enumerate(_statistics(latents, mode, mask)):
         mean_key, var_key = jax.random.split(jax.random.fold_in(key, i))
-        mu_hat.append(jnp.sqrt(tau / count) * jax.random.normal(mean_key, count.shape))
+        mu_hat.append(jnp.sqrt(tau / count) * jax.random.normal(mean_key, count.shape, jnp.float32))
         n = jnp.maximum(count, 2.0)  # one value has no variance
         var_hat.append(tau * jax.random.gamma(var_key, (n - 1) / 2) * 2 / (n - 1))
     return _normalized(latents, mu_hat, var_hat, mode, mask)

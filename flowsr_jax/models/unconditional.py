@@ -50,7 +50,7 @@ def to_uint8(image, n_bits: int = 8):
 def noisy(batch, key, n_bits: int = 8):
     """`dequantize` of batch["hr"] by batch["noise"] in [0,1) if it is there, else by key."""
     hr = batch["hr"]
-    u = batch["noise"] if "noise" in batch else jax.random.uniform(key, hr.shape)
+    u = batch["noise"] if "noise" in batch else jax.random.uniform(key, hr.shape, jnp.float32)
     return dequantize(hr, u, n_bits)
 
 
@@ -124,7 +124,9 @@ class Unconditional:
     check_image: Callable[..., None]
     latent_shapes: Callable[..., list]
     layers: Callable[..., tuple]
-    prior: Callable[..., Any] = lambda config, key, shape: jax.random.normal(key, shape)
+    prior: Callable[..., Any] = lambda config, key, shape: jax.random.normal(
+        key, shape, jnp.float32
+    )
 
     def encode(self, params, hr, *, label=None):
         """Exact latents (finest level first) and log p(hr) in nats [B]; no noise added.

@@ -57,7 +57,7 @@ def window_noise(key, samples, top, left, squares: tuple[int, int], shapes) -> l
     def square(place):
         # One draw for all shapes: XLA takes seconds to compile each.
         place_key = functools.reduce(jax.random.fold_in, place, key)
-        return jax.random.normal(place_key, (sum(sizes),))
+        return jax.random.normal(place_key, (sum(sizes),), jnp.float32)
 
     sizes = [math.prod(shape) for shape in shapes]
     flat = jax.vmap(square)(places.reshape(-1, 3)).reshape(*places.shape[:3], -1)

@@ -49,7 +49,7 @@ def fit_weight(config: IRNConfig) -> float:
 
 def draw_z(key, config: IRNConfig, lr):
     """z at the configured standard deviation, for LR images [B,h,w,C]."""
-    return config.z_scale * jax.random.normal(key, z_shape(config, lr.shape))
+    return config.z_scale * jax.random.normal(key, z_shape(config, lr.shape), jnp.float32)
 
 
 def rescale_terms(
@@ -105,7 +105,7 @@ def rescale_loss(params, state, batch, key, *, lr_noise=0.0, **options):
     noise = 0.0
     if lr_noise:
         coin = jax.random.bernoulli(coin_key)
-        noise = coin * lr_noise * jax.random.normal(noise_key, guide.shape)
+        noise = coin * lr_noise * jax.random.normal(noise_key, guide.shape, jnp.float32)
     z = draw_z(z_key, params.config, guide)
     terms, image = rescale_terms(params, batch["hr"], guide, z, lr_noise=noise, **options)
     return sum(terms.values()), (state, {**terms, "psnr": psnr(image, batch["hr"])})

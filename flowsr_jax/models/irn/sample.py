@@ -94,7 +94,7 @@ def upscale(params: Params, lr, key=None, *, temperature=None, z=None, restore=N
             raise ValueError("give key or z, not both")
         check_key(key)
         temperature = config.z_scale if temperature is None else temperature
-        z = temperature * jax.random.normal(key, shape)
+        z = temperature * jax.random.normal(key, shape, jnp.float32)
     elif temperature is not None:
         raise ValueError("temperature needs a key: without one z is zero, or as given")
     elif z is None:
@@ -121,7 +121,7 @@ def sample(
     temperature = jnp.float32(config.z_scale if temperature is None else temperature)
     if noise is None:
         n = 1 if num_samples is None else num_samples
-        noise = [jax.random.normal(key, (n, *z_shape(config, lr.shape)))]
+        noise = [jax.random.normal(key, (n, *z_shape(config, lr.shape)), jnp.float32)]
     elif num_samples is None:
         noise = [z[None] for z in noise]
     prepared = prepare_inverse(params)
@@ -157,7 +157,7 @@ def check_invertibility(params, lr, key=None, *, temperature=None, limit: float 
     config = params.config
     key = jax.random.key(0) if key is None else key
     temperature = config.z_scale if temperature is None else temperature
-    z = temperature * jax.random.normal(key, z_shape(config, lr.shape))
+    z = temperature * jax.random.normal(key, z_shape(config, lr.shape), jnp.float32)
     latents = [jnp.concatenate([lr, z], axis=-1)]
     report, _ = inspect_inverse(build_flow(config), params["generator"], latents, None, limit)
     return report

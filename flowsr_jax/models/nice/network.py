@@ -67,9 +67,9 @@ def prior_log_prob(config: NICEConfig, z):
 def draw(config: NICEConfig, key, shape):
     """A latent of the prior."""
     if config.prior == "gaussian":
-        return jax.random.normal(key, shape)
+        return jax.random.normal(key, shape, jnp.float32)
     tiny = jnp.finfo(jnp.float32).tiny  # log 0 is not drawn
-    return logistic_from_uniform(jax.random.uniform(key, shape, minval=tiny))
+    return logistic_from_uniform(jax.random.uniform(key, shape, jnp.float32, minval=tiny))
 
 
 def forward(params: Params, image, label=None):

@@ -41,7 +41,7 @@ def draw_levels(config: SR3Config, key, count: int, levels: str = "paper"):
     edges = level_edges(config.schedule)
     if levels == "discrete":
         return jnp.asarray(edges, jnp.float32)[t]
-    u = jax.random.uniform(key_u, (count,))
+    u = jax.random.uniform(key_u, (count,), jnp.float32)
     edges = jnp.asarray(edges**2 if levels == "paper" else edges, jnp.float32)
     drawn = edges[t - 1] + u * (edges[t] - edges[t - 1])
     return jnp.sqrt(drawn) if levels == "paper" else drawn
@@ -157,7 +157,7 @@ def eps_loss(
             given["cond_level"] = jnp.asarray(edges, jnp.float32)[step]
         fill = None
         if config.augmented or config.holes:
-            fill = jax.random.normal(extra[1], lr.shape)
+            fill = jax.random.normal(extra[1], lr.shape, jnp.float32)
         cond = condition(config, lr, fill, given.get("cond_level"))
         if config.residual:
             x0 = config.residual * (x0 - cond)
@@ -171,6 +171,6 @@ def eps_loss(
             )
         given["label"] = drop(extra[3], batch["label"], config.classes, drop_label)
     level = draw_levels(config, level_key, count, levels)
-    noise = jax.random.normal(noise_key, x0.shape)
+    noise = jax.random.normal(noise_key, x0.shape, jnp.float32)
     loss, metrics = denoising_loss(params, x0, cond, noise, level, **given, **options)
     return loss, (state, metrics)

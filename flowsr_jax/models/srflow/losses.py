@@ -23,9 +23,9 @@ def add_noise(key, hr, noise: str = "gaussian", sigma: float = 4.0 / math.sqrt(3
     """
     choice("noise", noise, ("gaussian", "uniform", "none"))
     if noise == "gaussian":
-        return hr + (sigma / 255.0) * jax.random.normal(key, hr.shape)
+        return hr + (sigma / 255.0) * jax.random.normal(key, hr.shape, jnp.float32)
     if noise == "uniform":
-        return hr + (jax.random.uniform(key, hr.shape) - 0.5) / quant
+        return hr + (jax.random.uniform(key, hr.shape, jnp.float32) - 0.5) / quant
     return hr
 
 

@@ -47,7 +47,7 @@ def sample(params, lr, key, *, temperature=None, num_samples=None, noise=None):
         n = 1 if num_samples is None else num_samples
         shapes = latent_shapes(config, lr.shape)
         noise = [
-            jax.random.normal(k, (n, *shape))
+            jax.random.normal(k, (n, *shape), jnp.float32)
             for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
         ]
     elif num_samples is None:
@@ -86,7 +86,10 @@ def check_invertibility(params, lr, key=None, *, temperature=None, limit: float 
     temperature = params.config.temperature if temperature is None else temperature
     shapes = latent_shapes(params.config, lr.shape)
     keys = jax.random.split(key, len(shapes))
-    latents = [temperature * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+    latents = [
+        temperature * jax.random.normal(k, s, jnp.float32)
+        for k, s in zip(keys, shapes, strict=True)
+    ]
     flow = build_flow(params.config)
     report, _ = inspect_inverse(flow, params["flow"], latents, condition(params, lr), limit)
     return report
