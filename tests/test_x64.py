@@ -14,7 +14,7 @@ import pytest
 
 from flowsr_jax.models import get_family
 
-CASES = ("rrdb", "srflow", "srflow_ours", "sr3", "ddpm", "irn", "realnvp", "nice")
+CASES = ("rrdb", "srflow", "srflow_ours", "sr3", "ddpm", "irn", "glow_classes", "realnvp", "nice")
 
 
 @pytest.mark.parametrize("case", CASES)
