@@ -70,7 +70,7 @@ def container(head: bytes) -> str | None:
 
 
 def readable(kind: str | None) -> bool:
-    """Whether files of a kind can be read here, plug-ins of Pillow included."""
+    """Return whether files of a kind can be read here, plug-ins of Pillow included."""
     if kind in PLUGINS and kind not in Image.OPEN:
         module, register, _ = PLUGINS[kind]
         try:

@@ -21,7 +21,7 @@ COLOURS = np.rint(COLOURS).astype(np.uint8)
 
 
 def heat_map(values, top: float) -> np.ndarray:
-    """Colour values from black (0) over purple and orange to pale yellow (`top` and more).
+    """Return colour values from black (0) over purple and orange to pale yellow (`top` and more).
 
     Args:
       values: real numbers of any shape.

@@ -166,7 +166,7 @@ def _row(name: str, found: list[dict[str, Any]], draws: int) -> dict[str, Any]:
 
 
 def _bits(family: Family, params: Params, task: _Task, key: jax.Array) -> float:
-    """Bits per dimension of the 8-bit image, by the family's own way where it has one.
+    """Return bits per dimension of the 8-bit image, by the family's own way where it has one.
 
     Else: the density on [0,1], refined to levels, without added noise.
     """

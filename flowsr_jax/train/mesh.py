@@ -91,12 +91,12 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return the sharding that gives every device the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis is split over all devices."""
+    """Return the sharding that splits the first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXES))
 
 

@@ -37,7 +37,7 @@ def make_optimizer(group: GroupConfig) -> optax.GradientTransformation:
 
 
 def scale_by_adamax_glow(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adamax as the released Glow code computes it (docs/papers/glow.md section 4).
+    """Return Adamax as the released Glow code computes it (docs/papers/glow.md section 4).
 
     m = b1 m + (1-b1) g;  v = max(b2 v, |g|);
     u = m / (v + eps) * sqrt(1 - b2^t) / (1 - b1^t), t from 1.
