@@ -20,7 +20,7 @@ from srflow import FORMS, with_form
 
 import flowsr_jax
 from flowsr_jax.data import EmbeddedSource
-from flowsr_jax.upscaling.image import upscale_image
+from flowsr_jax.upscaling import upscale_image
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax.cascade import sample_cascade
-    from flowsr_jax.exits import failed
+    from flowsr_jax.console import run_command
     from flowsr_jax.files.images import write_png
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.metrics import to_uint8
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # as a command
         use_compilation_cache()
 
-    try:
+    def work():
         if min(args.num_samples, args.batch) < 1:
             raise ValueError(
                 f"--num-samples {args.num_samples} and --batch {args.batch} must be at least 1"
@@ -87,12 +87,8 @@ def main(argv: list[str] | None = None) -> int:
                 options=options,
                 show=show,
             )
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; finished images are kept", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(work, "finished images are kept")
 
 
 if __name__ == "__main__":

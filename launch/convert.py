@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     args, rest = parser.parse_known_args(argv)
-    try:
+    from flowsr_jax.console import run_command
+
+    def work():
         options = parse_options(rest)
         if args.to == "torch":
             if args.more:
@@ -46,11 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             to_torch(args.source, args.target, args.overwrite, options)
         else:
             to_jax((args.source, *args.more), args.target, args.model, args.overwrite, options)
-    except Exception as error:
-        from flowsr_jax.exits import failed
 
-        return failed(error)
-    return 0
+    return run_command(work, "nothing is written")
 
 
 def parse_options(arguments: Sequence[str]) -> dict:

@@ -112,22 +112,17 @@ def main(argv: list[str] | None = None) -> int:
     command, model, out = (flags.pop(name) for name in ("command", "model", "output"))
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
+    from flowsr_jax.console import run_command
     from flowsr_jax.editing.commands import COMMANDS as functions
-    from flowsr_jax.exits import failed
     from flowsr_jax.io.compilation_cache import use_compilation_cache
 
     if argv is None:  # as a command
         use_compilation_cache()
 
-    try:
-        summary = functions[command](read_model(model), out, **flags)
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; finished images are kept", file=sys.stderr)
-        return 130
-    print(f"{summary.written} written, {summary.skipped} skipped, {summary.failed} failed")
-    return 1 if summary.failed else 0
+    def work():
+        return functions[command](read_model(model), out, **flags)
+
+    return run_command(work, "finished images are kept")
 
 
 if __name__ == "__main__":

@@ -43,16 +43,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
+    from flowsr_jax.console import run_command
     from flowsr_jax.evaluation import evaluate_folder
     from flowsr_jax.evaluation.curve import TEMPERATURES
-    from flowsr_jax.exits import failed
     from flowsr_jax.io.compilation_cache import use_compilation_cache
 
     if argv is None:  # as a command
         use_compilation_cache()
 
     chosen = {"sampler": args.sampler, "steps": args.steps}
-    try:
+
+    def work():
         params = None
         if args.model not in (None, "bicubic"):
             params = read_model(args.model)
@@ -75,12 +76,9 @@ def main(argv: list[str] | None = None) -> int:
             limit=args.limit,
             options={k: v for k, v in chosen.items() if v is not None},
         )
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; per_image.csv has the finished images", file=sys.stderr)
-        return 130
-    return 1 if result.failed else 0
+        return 1 if result.failed else 0
+
+    return run_command(work, "per_image.csv has the finished images")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

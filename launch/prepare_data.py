@@ -39,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("-o OUT is needed")
     if args.lr_dir and (args.tfds or not args.scale):
         parser.error("--lr_dir needs an input folder and --scale")
+    from flowsr_jax.console import DONE, SOME_FAILED, run_command
     from flowsr_jax.data.sources.prepare import open_input, prepare_records, prepare_tfds
-    from flowsr_jax.exits import failed
 
-    try:
+    def work():
         if args.tfds:
             prepared = prepare_tfds(args.tfds, args.data_dir, args.manual_dir)
             print(f"{args.tfds}: prepared in {prepared}")
@@ -58,16 +58,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         scale = args.scale or getattr(source, "scale", None)
         summary = prepare_records(source, args.output, crop=args.crop, step=args.step, scale=scale)
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    left_out = len(summary.skipped)
-    print(
-        f"{args.output}: {summary.records} records of {summary.images} images, {left_out} left out"
-    )
-    return 1 if left_out else 0
+        left, images = len(summary.skipped), summary.images
+        print(f"{args.output}: {summary.records} records of {images} images, {left} left out")
+        return SOME_FAILED if left else DONE
+
+    return run_command(work, "the same command goes on from here")
 
 
 if __name__ == "__main__":

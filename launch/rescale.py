@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
-    from flowsr_jax.exits import failed
+    from flowsr_jax.console import run_command
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.upscaling import downscale_files, restore_files
 
@@ -64,15 +64,11 @@ def main(argv: list[str] | None = None) -> int:
     else:
         options |= {"seed": args.seed, "temperature": args.temperature}
     run = downscale_files if args.verb == "down" else restore_files
-    try:
-        summary = run(read_model(args.model), args.input, args.output, **options)
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; finished images are kept", file=sys.stderr)
-        return 130
-    print(f"{summary.written} written, {summary.skipped} skipped, {summary.failed} failed")
-    return 1 if summary.failed else 0
+
+    def work():
+        return run(read_model(args.model), args.input, args.output, **options)
+
+    return run_command(work, "finished images are kept")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # After the flags: --help and mistakes in them answer at once.
     from flowsr_jax.api import read_model
-    from flowsr_jax.exits import failed
+    from flowsr_jax.console import run_command
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.upscaling import Output, parse_shard, upscale_files
 
@@ -81,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         use_compilation_cache()
 
     chosen = {"sampler": args.sampler, "steps": args.steps}
-    try:
+
+    def work():
         output = Output(
             ext=args.ext,
             depth=args.depth if args.depth == "auto" else int(args.depth),
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             keep_profile=args.keep_profile,
             keep_metadata=args.keep_metadata,
         )
-        summary = upscale_files(
+        return upscale_files(
             read_model(args.model),
             args.input,
             args.output,
@@ -110,13 +111,8 @@ def main(argv: list[str] | None = None) -> int:
             shard=parse_shard(args.shard),
             options={k: v for k, v in chosen.items() if v is not None},
         )
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; finished images are kept", file=sys.stderr)
-        return 130
-    print(f"{summary.written} written, {summary.skipped} skipped, {summary.failed} failed")
-    return 1 if summary.failed else 0
+
+    return run_command(work, "finished images are kept")
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax import schedule_search as search
+    from flowsr_jax.console import run_command
     from flowsr_jax.data import DataConfig, make_source, valid_pairs
-    from flowsr_jax.exits import failed
     from flowsr_jax.models import verb
 
-    try:
+    def work():
         params = flowsr_jax.load(args.model)
         verb(params, "predict_noise")  # or one error
         folder = None if args.input == "embedded" else args.input
@@ -78,12 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"best: ScheduleConfig('linear', {best.steps}, {best.start:g}, {best.end:.6g})")
         if args.save:
             flowsr_jax.save(search.with_schedule(params, best), args.save)
-    except Exception as error:
-        return failed(error)
-    except KeyboardInterrupt:
-        print("interrupted; OUT/search.csv has the finished rows", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(work, "OUT/search.csv has the finished rows")
 
 
 if __name__ == "__main__":

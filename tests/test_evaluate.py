@@ -18,13 +18,14 @@ from PIL import Image
 import flowsr_jax
 from flowsr_jax import metrics
 from flowsr_jax.data import DataConfig, EmbeddedSource, valid_pairs
+from flowsr_jax.drawing import image_key
 from flowsr_jax.evaluation import EvaluationError, evaluate_folder
 from flowsr_jax.evaluation.pairs import find_cases
 from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.models import base, get_family
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
-from flowsr_jax.upscaling import image_key, upscale_files
+from flowsr_jax.upscaling import upscale_files
 
 ROOT = Path(__file__).parents[1]
 TINY = SRFlowConfig(

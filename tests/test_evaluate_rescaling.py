@@ -13,6 +13,7 @@ from fake_family import FakeConfig
 import flowsr_jax
 from flowsr_jax import metrics
 from flowsr_jax.data.transforms import whole_cells
+from flowsr_jax.drawing import image_key
 from flowsr_jax.evaluation import EvaluationError, evaluate_folder
 from flowsr_jax.evaluation.draw import make_lr
 from flowsr_jax.evaluation.measure import lr_fidelity
@@ -24,7 +25,7 @@ from flowsr_jax.models.glow import GlowConfig
 from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.train.evaluate import evaluate
 from flowsr_jax.train.report import write_report
-from flowsr_jax.upscaling import image_key, upscale_image
+from flowsr_jax.upscaling import upscale_image
 
 ROOT = Path(__file__).parents[1]
 IRN, GLOW = get_family("irn"), get_family("glow")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowsr_jax.console import UsageError
 from flowsr_jax.data import FolderSource
 from flowsr_jax.evaluation.pairs import find_cases
 from flowsr_jax.files.images import ImageError
 from flowsr_jax.files.listing import NO_FILE, list_images
 from flowsr_jax.upscaling import plan
-from flowsr_jax.upscaling.jobs import UsageError, parse_shard
+from flowsr_jax.upscaling.jobs import parse_shard
 
 IMAGE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 HEADS = {  # first bytes of files that are images, but not for us

@@ -11,13 +11,14 @@ import tifffile
 from fake_family import FAMILY, FakeConfig
 from PIL import Image, ImageCms
 
+from flowsr_jax.console import UsageError
 from flowsr_jax.files.images import read_image
 from flowsr_jax.files.metadata import Metadata, read_metadata
 from flowsr_jax.files.transparency import fill_hidden
 from flowsr_jax.files.writers import CLEAR, DEEP, KINDS, MAX_SIDE, Beside, WriteError, open_image
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models import base
-from flowsr_jax.upscaling import Output, UsageError, upscale_files
+from flowsr_jax.upscaling import Output, upscale_files
 from flowsr_jax.upscaling.finish import resized
 
 ROOT = Path(__file__).parents[1]

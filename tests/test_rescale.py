@@ -14,23 +14,15 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import flowsr_jax
+from flowsr_jax.console import Summary, UsageError
+from flowsr_jax.drawing import Downscaler, Sampler, image_key, image_strips
 from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.network import init
-from flowsr_jax.upscaling import (
-    Downscaler,
-    Sampler,
-    Summary,
-    UsageError,
-    downscale_files,
-    image_key,
-    image_strips,
-    restore_files,
-    upscale_files,
-)
+from flowsr_jax.upscaling import downscale_files, restore_files, upscale_files
 from flowsr_jax.upscaling.mark import KEYWORD, Mark, MarkError, identity, read_mark
 
 ROOT = Path(__file__).parents[1]

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import flowsr_jax
+from flowsr_jax.drawing import Sampler, image_strips
+from flowsr_jax.drawing.noise import threefry, window_noise
+from flowsr_jax.drawing.tiles import RAMP, floor_length, padded_length, ramp, reflected, spans
 from flowsr_jax.models import base, get_family
 from flowsr_jax.models.base import Family, Params
 from flowsr_jax.models.inputs import check_lr
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
-from flowsr_jax.upscaling import Sampler, image_strips, upscale_image
-from flowsr_jax.upscaling.noise import threefry, window_noise
-from flowsr_jax.upscaling.tiles import RAMP, floor_length, padded_length, ramp, reflected, spans
+from flowsr_jax.upscaling import upscale_image
 
 KEY = jax.random.key(7)
 SMALL = SRFlowConfig(

@@ -14,21 +14,15 @@ from fake_family import FAMILY, FakeConfig
 from PIL import Image
 
 import flowsr_jax
+from flowsr_jax.console import Summary, UsageError
+from flowsr_jax.drawing import memory, windows
+from flowsr_jax.drawing import sampler as sampler_module
 from flowsr_jax.files.heat_map import heat_map
 from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr
 from flowsr_jax.models import base
-from flowsr_jax.upscaling import (
-    Summary,
-    UsageError,
-    memory,
-    plan,
-    upscale_files,
-    upscale_image,
-    windows,
-)
-from flowsr_jax.upscaling import sampler as sampler_module
+from flowsr_jax.upscaling import plan, upscale_files, upscale_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,7 +84,7 @@ def test_folder_of_all_kinds(tmp_path, params, capsys):
         np.testing.assert_array_equal(read_rgb(out / f"{name}.png"), _twice(rgb), err_msg=name)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7 and lines[0].startswith("[1/6] odd.png: written: ")
-    assert lines[-1].startswith("6 images, ") and lines[-1].endswith(" images/s written")
+    assert lines[-1].startswith("6 images, ") and lines[-1].endswith(" images/s")
 
 
 def test_faulty_files_do_not_stop_the_others(tmp_path, params, capsys):

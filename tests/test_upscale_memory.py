@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_tiles import NOISY, make_noisy
 
+from flowsr_jax.drawing import Sampler, image_strips, memory
+from flowsr_jax.drawing import sampler as sampler_module
 from flowsr_jax.models import base
-from flowsr_jax.upscaling import Sampler, image_strips, memory
-from flowsr_jax.upscaling import sampler as sampler_module
 
 KEY = jax.random.key(7)
 

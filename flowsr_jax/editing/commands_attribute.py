@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowsr_jax.console import Summary, UsageError, one_line, progress
 from flowsr_jax.editing import unconditional as edits
 from flowsr_jax.editing.attributes import (
     Directions,
@@ -25,16 +26,13 @@ from flowsr_jax.editing.unconditional_files import (
     draw_sheet,
     in_batches,
     read_pixels,
-    to_floats,
     to_pixels,
 )
-from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.files.atomic import require_writable
+from flowsr_jax.files.colour import to_float
 from flowsr_jax.files.images import ImageError, write_png
 from flowsr_jax.files.listing import list_images
 from flowsr_jax.models import Params
-from flowsr_jax.upscaling import Summary, UsageError
-from flowsr_jax.upscaling.progress import one_line
 
 
 def attribute_files(
@@ -95,7 +93,7 @@ def attribute_files(
     kept = out / "directions.npz"
     if image is not None:  # a mistake in it is told before the long work
         pixels = read_pixels(params, image, size)
-        code = edits.to_codes(params, to_floats(pixels[None]), label=label)
+        code = edits.to_codes(params, to_float(pixels[None]), label=label)
     made = directions is None and (overwrite or not kept.exists())
     if not made:
         if directions is None:

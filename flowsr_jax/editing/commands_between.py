@@ -6,13 +6,14 @@ import jax
 import numpy as np
 
 from flowsr_jax import api
+from flowsr_jax.console import Summary, UsageError
 from flowsr_jax.editing import conditional, unconditional
 from flowsr_jax.editing.files import Result, difference, edit_file
 from flowsr_jax.editing.interpolate import interpolate
-from flowsr_jax.editing.pairs import as_batch, as_image, read_pair
-from flowsr_jax.editing.unconditional_files import check_model, read_pixels, to_floats, to_pixels
+from flowsr_jax.editing.pairs import as_image, read_pair
+from flowsr_jax.editing.unconditional_files import check_model, read_pixels, to_pixels
+from flowsr_jax.files.colour import to_float
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscaling import Summary, UsageError
 
 
 def interpolate_file(
@@ -57,11 +58,11 @@ def interpolate_file(
         first, second = (read_pair(params, path, lr, warn=warn) for path in pair)
         if first.size != second.size:
             raise UsageError(f"{pair[0]} and {pair[1]} must have the same size")
-        small = None if lr is None else as_batch(first.lr)
+        small = None if lr is None else to_float(first.lr)[None]
         images = conditional.interpolate_images(
             params,
-            as_batch(first.hr),
-            as_batch(second.hr),
+            to_float(first.hr)[None],
+            to_float(second.hr)[None],
             weights,
             small,
             keep_variance=keep_variance,
@@ -71,7 +72,7 @@ def interpolate_file(
     def between_draws(key, warn):
         del warn
         target = read_pair(params, None, lr)
-        small = as_batch(target.lr)
+        small = to_float(target.lr)[None]
         ends = [
             conditional.draw_latents(params, small, k, temperature) for k in jax.random.split(key)
         ]
@@ -83,7 +84,7 @@ def interpolate_file(
 
     def between_images(key, warn):
         del key, warn
-        ends = [to_floats(read_pixels(params, path, size)) for path in pair]
+        ends = [to_float(read_pixels(params, path, size)) for path in pair]
         return to_pixels(
             params, unconditional.interpolate_images(params, *ends, points=steps, label=label)
         )

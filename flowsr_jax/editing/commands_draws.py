@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from flowsr_jax import api
+from flowsr_jax.console import Summary, UsageError, check_seed, progress
 from flowsr_jax.data import EmbeddedSource
 from flowsr_jax.editing.unconditional import TEMPERATURES, temperature_sweep
 from flowsr_jax.editing.unconditional_files import (
@@ -24,12 +25,10 @@ from flowsr_jax.editing.unconditional_files import (
     in_channels,
     to_pixels,
 )
-from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.files.atomic import atomic_write, require_writable
 from flowsr_jax.files.images import ImageError, read_rgb
 from flowsr_jax.files.listing import list_images
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscaling import Summary, UsageError
 
 
 def temperature_files(
@@ -152,8 +151,7 @@ def depth_files(
 def _check_draws(draws: int, seed: int) -> None:
     if draws < 1:
         raise UsageError(f"draws = {draws} must be at least 1")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed = {seed} must be a whole number from 0 to 2**32 - 1")
+    check_seed(seed)
 
 
 def _measure(every: Sequence[Params], images, size: int, seed: int, options: Mapping):

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from flowsr_jax import api
+from flowsr_jax.console import Summary, UsageError
 from flowsr_jax.editing import conditional
 from flowsr_jax.editing.files import Result, difference, edit_file, mask_column
 from flowsr_jax.editing.pairs import (
     Pair,
-    as_batch,
     as_image,
     consistency,
     lr_column,
@@ -24,8 +24,8 @@ from flowsr_jax.editing.pairs import (
     read_mask,
     read_pair,
 )
+from flowsr_jax.files.colour import to_float
 from flowsr_jax.models import Params
-from flowsr_jax.upscaling import Summary, UsageError
 
 
 def normalize_file(
@@ -73,8 +73,9 @@ def style_file(params: Params, out, *, hr, lr, overwrite: bool = False) -> Summa
                 f"{hr} is {source.size[1]}x{source.size[0]}, but {lr} is {w // s}x{h // s}: style "
                 f"needs an HR of {w}x{h}, {s} times the LR of the target"
             )
-        small = as_batch(target.lr)
-        image = conditional.transfer(params, as_batch(source.hr), as_batch(source.lr), small)
+        small = to_float(target.lr)[None]
+        large, given = (to_float(x)[None] for x in (source.hr, source.lr))
+        image = conditional.transfer(params, large, given, small)
         image = as_image(image, target.size)
         plain = api.sample(params, small, jax.random.key(0), temperature=0.0)
         columns = [
@@ -97,7 +98,7 @@ def restore_file(
     def work(key, warn):
         del warn
         pair = read_pair(params, hr)
-        image = conditional.restore(params, as_batch(pair.hr), key, temperature)
+        image = conditional.restore(params, to_float(pair.hr)[None], key, temperature)
         image, before = as_image(image, pair.size), pair.picture
         columns = [("before", before), lr_column(params, pair), ("restored", image)]
         columns.append(difference(image, before))
@@ -118,7 +119,7 @@ def normalized(
     caption: str = "before",
 ) -> Result:
     """Do what `normalize_file` and `content_file` share; `where` is the mask [H,W]."""
-    large, small = as_batch(pair.hr), as_batch(pair.lr)
+    large, small = to_float(pair.hr)[None], to_float(pair.lr)[None]
     region = None if where is None else padded_mask(where, pair.hr.shape[:2])
     image = conditional.normalize(params, large, small, key, temperature, mode, region)
     image, before = as_image(image, pair.size), pair.picture

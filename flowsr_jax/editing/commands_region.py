@@ -13,11 +13,11 @@ import dataclasses
 import jax
 
 from flowsr_jax import api
+from flowsr_jax.console import Summary, UsageError
 from flowsr_jax.editing import conditional
 from flowsr_jax.editing.commands_image import normalized
 from flowsr_jax.editing.files import Result, difference, edit_file, mask_column
 from flowsr_jax.editing.pairs import (
-    as_batch,
     as_image,
     consistency,
     lr_column,
@@ -26,9 +26,9 @@ from flowsr_jax.editing.pairs import (
     read_mask,
     read_pair,
 )
+from flowsr_jax.files.colour import to_float
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models import Params
-from flowsr_jax.upscaling import Summary, UsageError
 
 
 def resample_file(
@@ -58,12 +58,12 @@ def resample_file(
         pair = read_pair(params, hr, lr, warn=warn)
         where = read_mask(mask, pair.size)
         first, second = jax.random.split(key)
-        small = as_batch(pair.lr)
+        small = to_float(pair.lr)[None]
         if hr is None:
             latents = conditional.draw_latents(params, small, first, temperature)
             before = as_image(api.decode(params, latents, small), pair.size)
         else:
-            latents, _ = api.encode(params, as_batch(pair.hr), small)
+            latents, _ = api.encode(params, to_float(pair.hr)[None], small)
             before = pair.picture
         region = padded_mask(where, [params.config.scale * n for n in pair.lr.shape[:2]])
         draws = []

@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from flowsr_jax.console import Progress, Summary, UsageError, check_seed, progress
+from flowsr_jax.drawing import SampleError, image_key
 from flowsr_jax.files.atomic import remove_leftovers, require_writable
 from flowsr_jax.files.heat_map import heat_map
 from flowsr_jax.files.images import write_png
 from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.models.inputs import check_temperature
-from flowsr_jax.upscaling import SampleError, Summary, UsageError, image_key
-from flowsr_jax.upscaling.progress import Progress, progress
 
 SHEET = 256  # largest side of a picture on a sheet, HR pixels
 HEAT_TOP = 25.0  # grey levels of the brightest colour of a difference
@@ -71,8 +71,7 @@ def edit_file(
     Raises:
       UsageError, ImageError, ValueError, OSError: nothing was done.
     """
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
+    check_seed(seed)
     check_temperature(temperature)
     source, out = Path(source), Path(out)
     base = out / f"{source.stem}_{command}"
@@ -88,7 +87,7 @@ def edit_file(
             outcome, text = "skipped", "the output exists (--overwrite makes it again)"
         else:
             outcome, text = _attempt(source.name, files, work, image_key(seed, source.name), shown)
-        shown.finish(source.name, outcome, text)
+        shown.finish(f"{source.name}: {outcome}: {text}", outcome == "failed")
     return Summary(**{"written": 0, "skipped": 0, "failed": 0, outcome: 1})
 
 

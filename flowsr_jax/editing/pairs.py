@@ -7,11 +7,12 @@ import dataclasses
 import jax
 import numpy as np
 
+from flowsr_jax.console import UsageError
+from flowsr_jax.drawing import SampleError
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr, psnr, to_uint8
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscaling import SampleError, UsageError
 
 BELONG = 25.0  # dB; an HR and its LR, made by whatever downscaler, agree better than this
 
@@ -111,11 +112,6 @@ def mirrored(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def padded_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return a mask [H,W] continued by False to `size`."""
     return np.pad(mask, [(0, n - m) for n, m in zip(size, mask.shape, strict=True)])
-
-
-def as_batch(image: np.ndarray) -> np.ndarray:
-    """Return uint8 [H,W,C] as float32 [1,H,W,C] in [0,1]."""
-    return image[None].astype(np.float32) / np.float32(255)
 
 
 def as_image(batch: jax.Array, size: tuple[int, int]) -> np.ndarray:

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flowsr_jax.data.sources.digits import LUMINANCE
+from flowsr_jax.console import UsageError
 from flowsr_jax.editing.unconditional import check_unconditional
+from flowsr_jax.files.colour import LUMA, to_float
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models import Params
 from flowsr_jax.models.unconditional import to_uint8
-from flowsr_jax.upscaling import UsageError
 
 SHOWN = 96  # least side of a picture on a sheet
 BATCH = 16
@@ -64,13 +64,8 @@ def read_pixels(params: Params, path: str | os.PathLike, size: int | None = None
 def in_channels(params: Params, rgb: np.ndarray) -> np.ndarray:
     """Return uint8 [H,W,3] in the channels of the model."""
     if params.config.image_shape[-1] == 1:
-        return np.rint(rgb @ np.array(LUMINANCE))[..., None].astype(np.uint8)
+        return np.rint(rgb @ np.array(LUMA))[..., None].astype(np.uint8)
     return rgb
-
-
-def to_floats(pixels: np.ndarray) -> np.ndarray:
-    """Return uint8 as float32 in [0,1]."""
-    return pixels.astype(np.float32) / np.float32(255)
 
 
 def to_pixels(params: Params, images, *, draws: bool = False) -> np.ndarray:
@@ -96,7 +91,7 @@ def to_pixels(params: Params, images, *, draws: bool = False) -> np.ndarray:
 def in_batches(function: Callable, pixels: Sequence[np.ndarray]) -> np.ndarray:
     """Return a function of float images [BATCH,H,W,C] for at most BATCH images; compiles once."""
     batch = np.stack([pixels[i % len(pixels)] for i in range(BATCH)])
-    return np.asarray(function(to_floats(batch)))[: len(pixels)]
+    return np.asarray(function(to_float(batch)))[: len(pixels)]
 
 
 def exists(paths: Sequence[Path], overwrite: bool) -> bool:

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from flowsr_jax import api
+from flowsr_jax.drawing import Downscaler, SampleError, Sampler, image_strips
 from flowsr_jax.math.gaussian import fitted_bits_per_dim
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscaling import Downscaler, SampleError, Sampler, image_strips
 
 
 def draw(

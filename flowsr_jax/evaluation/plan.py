@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowsr_jax.console import check_seed
+from flowsr_jax.drawing import Sampler
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import Perceptual
 from flowsr_jax.evaluation.protocols import Protocol
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.inputs import check_temperature
-from flowsr_jax.upscaling import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +101,7 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
 def check_request(source, out: Path, params, seed, bits, limit, lr, options) -> None:
     if isinstance(source, (str, Path)) and out.resolve() == Path(source).resolve():
         raise EvaluationError(f"{out}: the output folder must not be the input")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise EvaluationError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
+    check_seed(seed, EvaluationError)
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise EvaluationError(f"limit = {limit!r} must be a whole number, at least 0")
     if options and params is None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.console import progress
+from flowsr_jax.drawing import Sampler, image_key
 from flowsr_jax.evaluation import pairs
 from flowsr_jax.evaluation.curve import write_curve
 from flowsr_jax.evaluation.draw import draw, draw_tight, likelihood, make_lr
@@ -24,14 +26,12 @@ from flowsr_jax.evaluation.plan import (
     find_scale,
     make_methods,
 )
-from flowsr_jax.evaluation.progress import progress
 from flowsr_jax.evaluation.protocols import get_protocol, resize
 from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, write_summary
 from flowsr_jax.files.atomic import require_writable
 from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models import Params
-from flowsr_jax.upscaling import Sampler, image_key
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_DRAWS = 4, 4, 2
 
@@ -159,7 +159,7 @@ def _run(job: Job, cases: Sequence[Case], out: Path):
         for case in cases:
             try:
                 pair, images, found, extra = _measure_case(
-                    job, case, lambda text, name=case.name: shown.say(f"{name}: {text}")
+                    job, case, lambda text, name=case.name: shown.say(f"{name}: {text}", True)
                 )
             except Exception as error:  # a damaged file, out of memory: the others go on
                 known = isinstance(error, ValueError)

@@ -75,6 +75,11 @@ def to_srgb(pixels: np.ndarray, meant: Mapping[str, bytes]) -> tuple[np.ndarray,
     return _apply(pixels, _of_gamma(meant["gAMA"], meant.get("cHRM")), "gAMA")
 
 
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """Turn uint8 or uint16 pixels into float32 in [0,1]."""
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
 def cmyk_to_rgb(pixels: np.ndarray) -> np.ndarray:
     """Turn uint8 CMYK [H,W,4] without a profile into uint8 RGB [H,W,3], as Pillow does."""
     return np.array(Image.fromarray(pixels, "CMYK").convert("RGB"))

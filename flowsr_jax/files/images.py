@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from flowsr_jax.console import one_line
 from flowsr_jax.files import png_chunks
 from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.files.colour import ProfileError, cmyk_to_rgb, to_srgb
@@ -156,8 +157,7 @@ def read_image(
         )
     except Exception as error:  # on damaged files the decoders raise nearly anything
         reason = f"cannot be decoded ({str(error) or type(error).__name__})"
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{path}: {reason}")
-    raise ImageError(line)
+    raise ImageError(one_line(f"{path}: {reason}"))
 
 
 def write_png(path: str | os.PathLike, rgb) -> None:

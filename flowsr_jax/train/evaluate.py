@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flowsr_jax.files.colour import LUMA, to_float
 from flowsr_jax.math.gaussian import bits_per_dim, fitted_bits_per_dim
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import diversity_std, lr_psnr, psnr, ssim, to_uint8
@@ -17,7 +18,6 @@ from flowsr_jax.models.base import Family, Params, View, draws_alone
 from flowsr_jax.train.report import COLUMNS, Report
 
 Pair = Mapping[str, Any]
-LUMINANCE = (0.299, 0.587, 0.114)  # what IRN-Color's grey image is drawn to
 
 
 def evaluate(
@@ -132,20 +132,16 @@ class _Task:
 def _task(params: Params, family: Family, pair: Pair) -> _Task:
     hr = pair["hr"]
     if draws_alone(params):
-        return _Task({k: v for k, v in pair.items() if k != "lr"}, _float(hr), {})
+        return _Task({k: v for k, v in pair.items() if k != "lr"}, to_float(hr)[None], {})
     lr, scale = pair["lr"], hr.shape[0] // pair["lr"].shape[0]
     baseline = {"bicubic": [imresize(lr, scale)]} if scale > 1 else {"input": [lr]}
     if family.downscale is None:
-        return _Task(pair, _float(lr), baseline)
-    own = np.asarray(family.downscale(params, _float(hr), quantize=True))[0]
+        return _Task(pair, to_float(lr)[None], baseline)
+    own = np.asarray(family.downscale(params, to_float(hr)[None], quantize=True))[0]
     if own.shape[-1] == 1:
-        lr = np.rint(lr @ np.array(LUMINANCE))[..., None].astype(np.uint8)
+        lr = np.rint(lr @ np.array(LUMA))[..., None].astype(np.uint8)
         baseline = {"grey": [lr.repeat(3, axis=-1)]}
-    return _Task({**pair, "lr": lr, "own_lr": own}, _float(own), baseline)
-
-
-def _float(image: np.ndarray) -> np.ndarray:
-    return np.asarray(image, np.float32)[None] / 255
+    return _Task({**pair, "lr": lr, "own_lr": own}, to_float(own)[None], baseline)
 
 
 def _compiled(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -170,7 +166,7 @@ def _bits(family: Family, params: Params, task: _Task, key: jax.Array) -> float:
 
     Else: the density on [0,1], refined to levels, without added noise.
     """
-    hr, options = _float(task.pair["hr"]), {}
+    hr, options = to_float(task.pair["hr"])[None], {}
     if getattr(params.config, "classes", 0) and "label" in task.pair:
         options["label"] = np.array([task.pair["label"]], np.int32)
     if family.check_hr is None:

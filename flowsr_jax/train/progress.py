@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from flowsr_jax.console import Bar, duration
 from flowsr_jax.train.events import Events
 
 KEYS = ("step", "phase", "phase_step")
@@ -84,7 +85,7 @@ class Progress:
         self._stream = stream or sys.stdout
         self._tensorboard = tensorboard and active
         self._file: MetricsFile | None = None
-        self._bar: _Bar | None = None
+        self._bar: Bar | None = None
         self._events: Events | None = None
         self._total = self._from = 0
         self._since, self._paused = time.perf_counter(), 0.0
@@ -95,7 +96,7 @@ class Progress:
         if self._active:
             self._file = MetricsFile(os.path.join(self._workdir, "metrics.csv"), step)
         if self._active and self._stream.isatty():
-            self._bar = _Bar(total, step)
+            self._bar = Bar(total, step)
         if self._tensorboard:
             self._events = Events(os.path.join(self._workdir, "events"), step, self.message)
         self._since = time.perf_counter()
@@ -137,7 +138,7 @@ class Progress:
         self._since, self._from, self._paused = time.perf_counter(), step, 0.0
         speed = {"images_per_s": round(rate * self._batch, 3)}
         self.record(step, phase, phase_step, {**metrics, **speed})
-        left = _duration((self._total - step) / rate) if rate else "?"
+        left = duration((self._total - step) / rate) if rate else "?"
         skipped = metrics.get("skipped_total", 0)
         note = f"  {skipped:.0f} skipped" if skipped else ""
         text = f"{summary(metrics)}{note}  {rate * self._batch:.1f} images/s  {left} left"
@@ -158,42 +159,8 @@ class Progress:
             self._events.write(step, values)
 
 
-class _Bar:
-    """The rich progress bar; rich is imported only for a terminal."""
-
-    def __init__(self, total: int, step: int):
-        from rich import progress
-
-        self._bar = progress.Progress(
-            progress.BarColumn(bar_width=24),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.description}", markup=False),
-        )
-        self._task = self._bar.add_task("", total=total, completed=step)
-        self._bar.start()
-
-    def advance(self, step: int) -> None:
-        self._bar.update(self._task, completed=step)
-
-    def describe(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
-
-    def print(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
-
-    def stop(self) -> None:
-        self._bar.stop()
-
-
 def summary(metrics: Mapping[str, float]) -> str:
     """Return the losses and gradient norms among metrics as text."""
     shown = [k for k in metrics if k.rpartition("/")[2] in ("loss", "grad_norm")]
     shown.sort(key=lambda k: ("/" in k, k.rpartition("/")[0], k.endswith("grad_norm")))
     return "  ".join(f"{k} {metrics[k]:.4g}" for k in shown)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

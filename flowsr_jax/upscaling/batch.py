@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flowsr_jax.console import Progress, Summary, UsageError, progress
+from flowsr_jax.drawing import SampleError
+from flowsr_jax.drawing.windows import Windows
 from flowsr_jax.files.atomic import remove_leftovers, require_writable
 from flowsr_jax.files.images import ImageError
 from flowsr_jax.files.writers import WriteError
-from flowsr_jax.upscaling.image import SampleError
-from flowsr_jax.upscaling.jobs import Job, Plan, UsageError, plan
+from flowsr_jax.upscaling.jobs import Job, Plan, plan
 from flowsr_jax.upscaling.mark import MarkError
-from flowsr_jax.upscaling.progress import Progress, progress
-from flowsr_jax.upscaling.windows import Windows
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """What became of the input files (counts)."""
-
-    written: int
-    skipped: int
-    failed: int
 
 
 def begin(
@@ -74,7 +64,9 @@ def run_batch(
             else:
                 outcome, text = _attempt(job, sampler, work, shown)
             counts[outcome] += 1
-            shown.finish(job.name, outcome, text)
+            # Messages of readers begin with the path already.
+            line = f"{job.name}: {outcome}: {text}"
+            shown.finish(line, outcome == "failed", worked=outcome == "written")
     return Summary(**counts)
 
 
@@ -91,3 +83,20 @@ def _attempt(job: Job, sampler: Windows, work, shown: Progress) -> tuple[str, st
             if "RESOURCE_EXHAUSTED" not in str(error) or not sampler.shrink():
                 return "failed", f"{type(error).__name__}: {error}"
             shown.say(f"{job.name}: out of memory; trying smaller tiles", True)
+
+
+def reports(shown: Progress, name: str, window: Sequence[int], size: Sequence[int]) -> dict:
+    """Return the arguments of `image_strips` that show how it is getting on.
+
+    Args:
+      shown: where.
+      name: of the image.
+      window: (height, width, ...) of its windows in LR pixels.
+      size: (height, width) of the image in LR pixels.
+    """
+    if any(n > side for n, side in zip(size, window, strict=False)):
+        shown.once(f"large images are drawn in tiles, here of {window[1]}x{window[0]} LR pixels")
+    return {
+        "say": lambda text: shown.say(f"{name}: {text}", True),
+        "tick": lambda done, total: shown.tick(name, done, total),
+    }

@@ -14,17 +14,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowsr_jax.console import Progress, Summary, UsageError, check_seed
+from flowsr_jax.drawing import Sampler, image_key, image_strips
 from flowsr_jax.files.images import Picture, read_image
 from flowsr_jax.files.transparency import fill_hidden
 from flowsr_jax.models import Params
-from flowsr_jax.upscaling.batch import Summary, begin, run_batch
+from flowsr_jax.upscaling.batch import begin, reports, run_batch
 from flowsr_jax.upscaling.finish import AlphaRows, Projector, cropped, grey, resized
-from flowsr_jax.upscaling.image import image_key, image_strips
-from flowsr_jax.upscaling.jobs import Job, UsageError
+from flowsr_jax.upscaling.jobs import Job
 from flowsr_jax.upscaling.mark import check_lr_file, identity, repairs_jpeg
 from flowsr_jax.upscaling.output import Output, losses, write_files
-from flowsr_jax.upscaling.progress import Progress, reports
-from flowsr_jax.upscaling.sampler import Sampler
 
 
 def upscale_files(
@@ -88,8 +87,7 @@ def upscale_files(
         or are inputs, or a folder that cannot be written to.
     """
     output = output or Output()
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError(f"seed = {seed!r} must be a whole number from 0 to 2**32 - 1")
+    check_seed(seed)
     try:
         sampler = Sampler(
             params, num_samples=num_samples, temperature=temperature, tile=tile, options=options

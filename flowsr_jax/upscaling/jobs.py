@@ -10,12 +10,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from flowsr_jax.console import UsageError
 from flowsr_jax.files.listing import Listing, list_images
 from flowsr_jax.files.writers import KINDS
-
-
-class UsageError(ValueError):
-    """A request that cannot be carried out at all; one line."""
 
 
 @dataclasses.dataclass(frozen=True)

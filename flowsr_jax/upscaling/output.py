@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from flowsr_jax.console import UsageError
 from flowsr_jax.files.heat_map import heat_map
 from flowsr_jax.files.images import Picture
 from flowsr_jax.files.metadata import Metadata, read_metadata
 from flowsr_jax.files.png_stream import open_png
 from flowsr_jax.files.writers import CLEAR, DEEP, KINDS, QUALITY, Beside, open_image
 from flowsr_jax.metrics import to_uint8
-from flowsr_jax.upscaling.jobs import Job, UsageError
+from flowsr_jax.upscaling.jobs import Job
 
 HEAT_TOP = 25.0  # grey levels of 255
 

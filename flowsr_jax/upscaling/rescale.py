@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import os
 
+from flowsr_jax.console import Progress, Summary, UsageError
+from flowsr_jax.drawing import Downscaler, image_strips
 from flowsr_jax.files.images import read_image
 from flowsr_jax.files.transparency import fill_hidden
 from flowsr_jax.files.writers import Beside
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.upscaling.batch import Summary, begin, run_batch
-from flowsr_jax.upscaling.downscaler import Downscaler
+from flowsr_jax.upscaling.batch import begin, reports, run_batch
 from flowsr_jax.upscaling.files import upscale_files
 from flowsr_jax.upscaling.finish import AlphaRows
-from flowsr_jax.upscaling.image import image_strips
-from flowsr_jax.upscaling.jobs import Job, UsageError
+from flowsr_jax.upscaling.jobs import Job
 from flowsr_jax.upscaling.mark import Mark, identity
 from flowsr_jax.upscaling.output import write_files
-from flowsr_jax.upscaling.progress import Progress, reports
 
 
 def downscale_files(

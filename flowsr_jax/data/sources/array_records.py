@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.console import one_line
 from flowsr_jax.data.sources import MIB
 from flowsr_jax.data.sources.cache import Cache
 from flowsr_jax.data.transforms import fits
@@ -72,7 +73,7 @@ def decode_record(data: bytes) -> tuple[dict[str, Any], str]:
         raise ValueError(f"{len(data)} bytes, its header says {wanted}")
     if label >= 2**31:
         raise ValueError(f"its label is {label}")
-    name = printable(data[HEADER.size : HEADER.size + length].decode("utf-8", "replace"))
+    name = one_line(data[HEADER.size : HEADER.size + length].decode("utf-8", "replace"))
     example: dict[str, Any] = {}
     start = HEADER.size + length
     for key, shape in shapes.items():
@@ -190,11 +191,6 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
                 f"{file} has {size} bytes, {INDEX} says {shard['bytes']}: copy or write it anew"
             )
     return index
-
-
-def printable(text: str) -> str:
-    """Return the text with what a terminal cannot or should not show as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _check_index(index: Any) -> None:

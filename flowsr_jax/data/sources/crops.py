@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from flowsr_jax.console import one_line
 from flowsr_jax.data.sources import Source
-from flowsr_jax.data.sources.array_records import encode_record, printable
+from flowsr_jax.data.sources.array_records import encode_record
 from flowsr_jax.data.transforms import degrade, fits, whole_cells
 
 
@@ -42,7 +43,7 @@ def records_of(
         example = dict(source[image])
     except (ValueError, OSError) as error:
         reason = str(error)
-        return reason.partition(f"{printable(source.name(image))}: ")[2] or reason
+        return reason.partition(f"{one_line(source.name(image))}: ")[2] or reason
     hr = example["hr"]
     if scale:
         if "lr" in example and not fits(hr.shape, example["lr"].shape, scale):

@@ -10,10 +10,10 @@ import numpy as np
 from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.data.sources import Source
 from flowsr_jax.data.sources.embedded import SPLITS, packaged
+from flowsr_jax.files.colour import LUMA
 
 VALID_EVERY = 6
 SIDE, LEVELS = 8, 16
-LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class DigitsSource:
@@ -67,7 +67,7 @@ class GreySource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]
-        grey = np.rint(example["hr"] @ np.array(LUMINANCE))[..., None]
+        grey = np.rint(example["hr"] @ np.array(LUMA))[..., None]
         return {**example, "hr": grey.astype(np.uint8)}
 
     def name(self, index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.console import Bar
 from flowsr_jax.data.sources import FolderSource, Source
 from flowsr_jax.data.sources.catalog import advice, missing_folder
 from flowsr_jax.data.sources.paired import PairedSource
@@ -91,17 +93,15 @@ def prepare_records(source: Source, folder: str | os.PathLike, **options: Any) -
     Args:
       source, folder, options: as in `write_records`.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
-    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("images", total=None)
+    bar = Bar(None) if sys.stdout.isatty() else None
+    try:
         return write_records(
             source,
             folder,
-            message=console.print,
-            advance=lambda done, total: progress.update(task, completed=done, total=total),
+            message=bar.print if bar else functools.partial(print, flush=True),
+            advance=bar.advance if bar else lambda done, total: None,
             **options,
         )
+    finally:
+        if bar:
+            bar.stop()

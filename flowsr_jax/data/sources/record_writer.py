@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.console import one_line
 from flowsr_jax.data.sources import MIB, Source
 from flowsr_jax.data.sources.array_records import (
     FORMAT,
     INDEX,
     WRITER_OPTIONS,
     is_records,
-    printable,
     read_index,
 )
 from flowsr_jax.data.sources.crops import in_order
@@ -94,7 +94,7 @@ def write_records(
     for image, found in enumerate(in_order(source, start, **options), start):
         if isinstance(found, str):
             part["skipped"].append((source.name(image), found))
-            message(printable(f"skipped {source.name(image)}: {found}"))
+            message(one_line(f"skipped {source.name(image)}: {found}"))
         else:
             records += [record for record, _ in found]
             part["size"] += sum(3 * h * w for _, (h, w) in found)

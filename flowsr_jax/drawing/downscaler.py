@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flowsr_jax.drawing.windows import Windows
 from flowsr_jax.models import Params, family_of, verb
-from flowsr_jax.upscaling.windows import Windows
 
 
 class Downscaler(Windows):

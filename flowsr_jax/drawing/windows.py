@@ -8,11 +8,11 @@ import math
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.drawing import memory
+from flowsr_jax.drawing.noise import square_side
+from flowsr_jax.drawing.tiles import OVERLAP, floor_length, padded_length, round_up
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.base import draws_alone
-from flowsr_jax.upscaling import memory
-from flowsr_jax.upscaling.noise import square_side
-from flowsr_jax.upscaling.tiles import OVERLAP, floor_length, padded_length, round_up
 
 MAX_PIXELS = 1_500_000  # LR pixels in one piece, however large the memory
 LARGE = 512  # larger images are not measured as a whole, but by a window of half the side

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax import api
+from flowsr_jax.drawing.noise import square_side, threefry, window_noise
+from flowsr_jax.drawing.windows import Windows
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.inputs import check_temperature
-from flowsr_jax.upscaling.noise import square_side, threefry, window_noise
-from flowsr_jax.upscaling.windows import Windows
 
 
 class Sampler(Windows):
