@@ -40,6 +40,14 @@ class SRFlowConfig:
         on both sides by exp(+-scale_clamp) (ours; for flows that explode).
       shift_by_encoder: the flow models HR minus the encoder's image (ours).
       condition_on_estimate: the squeezed encoder image joins the conditioning (ours).
+      conditional_prior: the latents of splits and the last latent are whitened by Gaussians
+        whose mean and deviation the conditioning predicts (ours): temperature 1 is meant.
+      told_noise: with s > 0 the networks are told the deviation of the noise on HR, in grey
+        levels of 255 from 0 to s, as one more channel of the conditioning (ours; SoftFlow,
+        Kim et al., NeurIPS 2020; NCSR, Kim and Son, CVPRW 2021).  Train with
+        loss_options.noise = "told".
+      draw_noise: the deviation at which `sample` draws by default; one denoising step
+        takes it away again.
       injector: affine injectors; False is the paper's ablation (the released code has no
         such option), in which the couplings alone see the conditioning.
       temperature: default temperature of `sample`.
@@ -59,6 +67,9 @@ class SRFlowConfig:
     scale_clamp: Positive = 1.0
     shift_by_encoder: bool = False
     condition_on_estimate: bool = False
+    conditional_prior: bool = False
+    told_noise: NotNegative = 0.0
+    draw_noise: NotNegative = 0.0
     injector: bool = True
     temperature: NotNegative = 0.9
     official_extras: bool = False
@@ -75,6 +86,10 @@ class SRFlowConfig:
             )
         if not (sum(self.steps) or self.transition_steps):
             raise ConfigError(f"steps = {self.steps} and transition_steps = 0 leave no flow step")
+        if self.draw_noise > self.told_noise:
+            raise ConfigError(
+                f"draw_noise = {self.draw_noise:g} must be at most told_noise = {self.told_noise:g}"
+            )
         for field in ("stacked_blocks", "splits"):
             values = getattr(self, field) or ()
             if len(set(values)) < len(values):
@@ -110,4 +125,5 @@ class SRFlowConfig:
     def cond_channels(self, level: int) -> int:
         """Width of the conditioning of a level (from 1)."""
         width = self.encoder.nf * (1 + len(self.stacked_blocks))
-        return width + (3 * 4**level if self.condition_on_estimate else 0)
+        width += 3 * 4**level if self.condition_on_estimate else 0
+        return width + (self.told_noise > 0)

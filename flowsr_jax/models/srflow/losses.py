@@ -7,7 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.config import choice
+from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.models.srflow.network import build_flow, condition
 from flowsr_jax.models.srflow.sample import encode
 
@@ -29,17 +30,39 @@ def add_noise(key, hr, noise: str = "gaussian", sigma: float = 4.0 / math.sqrt(3
     return hr
 
 
+def noisy(config: SRFlowConfig, key, hr, *, noise: str = "gaussian", **options):
+    """Return (HR with training noise, the deviation that the networks are told or None).
+
+    noise "told": uniform of one grey level, and Gaussian noise whose deviation is drawn for
+    each image, from 0 to the config's `told_noise` grey levels, and told; the others and
+    their options are those of `add_noise`.
+
+    Raises:
+      ConfigError: "told" for a model that is told none.
+    """
+    if noise != "told":
+        choice("noise", noise, ("gaussian", "uniform", "none", "told"))
+        return add_noise(key, hr, noise, **options), None
+    if not config.told_noise:
+        raise ConfigError('noise = "told" needs a model with told_noise above 0')
+    cell_key, sigma_key, noise_key = jax.random.split(key, 3)
+    told = config.told_noise * jax.random.uniform(sigma_key, hr.shape[:1], jnp.float32)
+    hr = add_noise(cell_key, hr, "uniform", quant=255.0)
+    deviation = (told / 255.0)[:, None, None, None]
+    return hr + deviation * jax.random.normal(noise_key, hr.shape, jnp.float32), told
+
+
 def nll_loss(params, state, batch, key, *, units="bits_per_dim", **noise):
     """Mean negative log-likelihood.
 
     Options:
       units: "bits_per_dim" of 8-bit images (all channels counted), or "official":
         bits per HR pixel of the density on [0,1], as the released code reports.
-      noise, sigma, quant: see `add_noise`.  The default is the paper's Gaussian.
+      noise, sigma, quant: see `noisy` and `add_noise`.  The default is the paper's Gaussian.
     """
     choice("units", units, ("bits_per_dim", "official"))
-    hr = add_noise(key, batch["hr"], **noise)
-    _, log_prob = encode(params, hr, batch["lr"])
+    hr, told = noisy(params.config, key, batch["hr"], **noise)
+    _, log_prob = encode(params, hr, batch["lr"], sigma=told)
     _, h, w, c = hr.shape
     official = -jnp.mean(log_prob) / (LOG_2 * h * w)
     bits = official / c + math.log2(255.0)
@@ -49,8 +72,8 @@ def nll_loss(params, state, batch, key, *, units="bits_per_dim", **noise):
 
 def init_from_data(params, batch, key, *, units="bits_per_dim", **noise):
     """Data-dependent ActNorms everywhere, layer after layer, from one batch."""
-    hr = add_noise(key, batch["hr"], **noise)
+    hr, told = noisy(params.config, key, batch["hr"], **noise)
     flow_params, _, _ = build_flow(params.config).init_from_data(
-        params["flow"], hr, condition(params, batch["lr"])
+        params["flow"], hr, condition(params, batch["lr"], told)
     )
     return params.replace(flow=flow_params)

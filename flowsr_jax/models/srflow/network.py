@@ -13,6 +13,7 @@ from flowsr_jax.bijectors import (
     ActNorm,
     Affine,
     Chain,
+    ConditionalPrior,
     Conv1x1,
     Coupling,
     Injector,
@@ -48,7 +49,13 @@ def build_flow(config: SRFlowConfig) -> Chain:
         if config.steps[level - 1]:
             parts.append(("steps", Scan(step, config.steps[level - 1], **options)))
         levels.append(Chain(tuple(parts)))
-        splits.append(Split(compute=config.compute) if level in config.split_levels else None)
+        told = config.cond_channels(level) if config.conditional_prior else 0
+        split = None
+        if level in config.split_levels:
+            split = Split(cond_channels=told, compute=config.compute)
+        elif told and level == config.levels:
+            split = ConditionalPrior(told, config.compute)
+        splits.append(split)
     multiscale = MultiScale(tuple(levels), tuple(splits), key="levels")
     shift = (("shift", Shift("estimate")),) if config.shift_by_encoder else ()
     return Chain((*shift, ("multiscale", multiscale)))
@@ -69,18 +76,21 @@ def init(config: SRFlowConfig, key) -> Params:
     return Params(tree, config)
 
 
-def condition(params: Params, lr):
-    """Everything that depends on the LR image alone, computed once and shared.
+def condition(params: Params, lr, sigma=None):
+    """Return everything that depends on the LR image alone, computed once and shared.
 
     Args:
       params: SRFlow parameters.
       lr: [B,h,w,3] in [0,1].
+      sigma: with `told_noise`: the deviation of the noise on HR in grey levels, one number
+        or one per image [B]; None is 0.
 
     Returns:
       {"levels": [cond of level 1, ...], "estimate": encoder image or None}; the cond
       of level l is [B, s*h/2^l, s*w/2^l, C]: the level's feature first, then the
-      stacked blocks, then (option) the squeezed estimate.  With `compute.subpixel` it
-      is a tuple of `Upsampled`, whose channels are these.
+      stacked blocks, then (options) the squeezed estimate and the noise that is told, as
+      a fraction of `told_noise`.  With `compute.subpixel` it is a tuple of `Upsampled`,
+      whose channels are these.
     """
     config = params.config
     enc = config.encoder
@@ -108,9 +118,17 @@ def condition(params: Params, lr):
         if config.condition_on_estimate:
             squeezed, _ = Squeeze().forward({}, squeezed)
             parts.append(Upsampled(squeezed, 1))
+        if config.told_noise:
+            parts.append(Upsampled(_noise_plane(config, parts[0].x, sigma), parts[0].factor))
         mixed = config.compute.subpixel and any(part.factor > 1 for part in parts)
         levels.append(tuple(parts) if mixed else dense(parts))
     return {"levels": levels, "estimate": estimate}
+
+
+def _noise_plane(config: SRFlowConfig, x, sigma):
+    """Return the told noise as one channel [B,h,w,1] beside x [B,h,w,C], from 0 to 1."""
+    share = jnp.asarray(0.0 if sigma is None else sigma, jnp.float32) / config.told_noise
+    return jnp.broadcast_to(share.reshape(-1, 1, 1, 1), (*x.shape[:-1], 1))
 
 
 def latent_shapes(config: SRFlowConfig, lr_shape) -> list[tuple[int, ...]]:

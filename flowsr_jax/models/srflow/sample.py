@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flowsr_jax.bijectors.invertibility import inspect_inverse
 from flowsr_jax.math.gaussian import standard_normal_log_prob
@@ -14,33 +15,93 @@ from flowsr_jax.models.rrdb.network import apply as encoder_apply
 from flowsr_jax.models.srflow.network import build_flow, condition, latent_shapes
 
 
+def encode(params, hr, lr, *, sigma=None):
+    """Return exact latents (finest level first) and log p(hr | lr) in nats [B]; no noise added.
+
+    Args:
+      params: SRFlow parameters.
+      hr: [B,s*h,s*w,3] in [0,1].
+      lr: [B,h,w,3] in [0,1].
+      sigma: of models with `told_noise`: the deviation of the noise that hr has, in grey
+        levels, one number or one per image [B]; None is 0.
+
+    Raises:
+      ValueError: a sigma that the model cannot be told.
+    """
+    return _encode(params, hr, lr, _check_sigma(params.config, sigma))
+
+
 @jax.jit
-def encode(params, hr, lr):
-    """Exact latents (finest level first) and log p(hr | lr) in nats [B]; no noise added."""
-    flow = build_flow(params.config)
-    latents, logdet = flow.forward(params["flow"], hr, condition(params, lr))
+def _encode(params, hr, lr, sigma):
+    return _density(params, hr, condition(params, lr, sigma))
+
+
+def _density(params, hr, cond):
+    latents, logdet = build_flow(params.config).forward(params["flow"], hr, cond)
     return latents, logdet + sum(standard_normal_log_prob(z) for z in latents)
 
 
+def decode(params, latents, lr, *, sigma=None):
+    """Return the image [B,s*h,s*w,3] of a latent list, not clipped; `sigma` as in `encode`."""
+    return _decode(params, latents, lr, _check_sigma(params.config, sigma))
+
+
 @jax.jit
-def decode(params, latents, lr):
-    """The image [B,s*h,s*w,3] of a latent list; not clipped."""
-    image, _ = build_flow(params.config).inverse(params["flow"], latents, condition(params, lr))
-    return image
+def _decode(params, latents, lr, sigma):
+    cond = condition(params, lr, sigma)
+    return build_flow(params.config).inverse(params["flow"], latents, cond)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("num_samples",))
-def sample(params, lr, key, *, temperature=None, num_samples=None, noise=None):
+def _check_sigma(config, sigma):
+    """Return sigma as float32, or None; ValueError unless the model can be told it."""
+    if sigma is None:
+        return None
+    if not config.told_noise:
+        raise ValueError("this SRFlow is told no noise (told_noise = 0): leave sigma out")
+    if not isinstance(sigma, jax.core.Tracer):
+        values = np.asarray(sigma, np.float32)
+        if values.ndim > 1 or not np.all((values >= 0) & (values <= config.told_noise)):
+            raise ValueError(
+                f"sigma must be one number or one per image [B], from 0 to {config.told_noise:g} "
+                f"grey levels, got {sigma!r}"
+            )
+    return jnp.asarray(sigma, jnp.float32)
+
+
+def sample(
+    params, lr, key, *, temperature=None, num_samples=None, noise=None, sigma=None, denoise=None
+):
     """Draw images of p(HR | LR); see flowsr_jax.sample.
 
     The latents are `temperature` times `noise` (shapes of `latent_shapes`).
 
     The encoder, the conditioning's share of every step, the determinants and the
     inverse matrices are computed once and shared by all samples.
+
+    Args:
+      params, lr, key, temperature, num_samples, noise: as in flowsr_jax.sample.
+      sigma: of models with `told_noise`: the deviation in grey levels of the noise that is
+        drawn along with the images; None is the config's `draw_noise`.
+      denoise: take that noise away by one step, x + sigma^2 grad log p(x | lr), exact for
+        Gaussian noise (Tweedie; Zhai et al., TarFlow, 2025, section 2.5); None does so
+        where sigma is above 0.
+
+    Raises:
+      ValueError: a sigma that the model cannot be told.
     """
     config = params.config
+    if sigma is None and config.draw_noise:
+        sigma = config.draw_noise
+    sigma = _check_sigma(config, sigma)
+    denoise = sigma is not None if denoise is None else bool(denoise)
+    return _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise)
+
+
+@functools.partial(jax.jit, static_argnums=(6, 7))
+def _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise):
+    config = params.config
     flow = build_flow(config)
-    cond = condition(params, lr)
+    cond = condition(params, lr, sigma)
     prepared = flow.prepare(params["flow"], cond, inverse=True)
     temperature = jnp.float32(config.temperature if temperature is None else temperature)
     if noise is None:
@@ -57,6 +118,10 @@ def sample(params, lr, key, *, temperature=None, num_samples=None, noise=None):
         return flow.inverse(params["flow"], z, cond, prepared)[0]
 
     images = jax.vmap(draw)([temperature * z for z in noise])
+    if denoise and sigma is not None:
+        score = jax.vmap(jax.grad(lambda image: jnp.sum(_density(params, image, cond)[1])))
+        variance = jnp.square(sigma / 255.0).reshape(-1, 1, 1, 1)
+        images = images + variance * score(images)
     return images[0] if num_samples is None else images
 
 
@@ -69,7 +134,7 @@ def encoder_image(params, lr, key=None):
 def views(config, loss):
     views = [View("RRDB", encoder_image)]
     if loss != "l1":
-        for temperature in (0.0, 0.5, 0.8):
+        for temperature in (0.0, 0.8, 1.0) if config.conditional_prior else (0.0, 0.5, 0.8):
             views.append(
                 View(
                     f"T={temperature:g}",
