@@ -37,6 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
     parser.add_argument("--lpips", nargs="*", metavar="FILE", help="weights; default: installed")
     parser.add_argument("--dists", nargs="+", metavar="FILE", help="alpha and beta; backbone")
+    parser.add_argument(
+        "--metrics",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,...",
+        help="columns to measure, such as psnr,lpips,ms_ssim; default: the protocol's",
+    )
     parser.add_argument("--bits", action="store_true", help="likelihood of the HR images")
     parser.add_argument("--features", nargs=2, metavar="FILE", help="FID, KID of real and fake")
     parser.add_argument("--limit", type=int, default=0, help="the first so many images only")
@@ -74,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
             bits=args.bits,
             features=args.features,
             limit=args.limit,
+            metrics=args.metrics,
             options={k: v for k, v in chosen.items() if v is not None},
         )
         return 1 if result.failed else 0

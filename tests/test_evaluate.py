@@ -328,7 +328,7 @@ def test_results_larger_and_smaller_than_hr(tmp_path):
     hr, sr = _folder(tmp_path / "hr", [(40, 48), (40, 48)]), tmp_path / "sr"
     sr.mkdir()
     image = read_rgb(hr / "a.png")
-    write_png(sr / "a.png", np.pad(image, ((0, 8), (0, 8), (0, 0))))
+    write_png(sr / "a.png", np.pad(image, ((0, 1), (0, 1), (0, 0))))
     write_png(sr / "b.png", image[:-1])
     result = evaluate_folder(hr, tmp_path / "out", results=sr, scale=2)
     assert (result.measured, result.failed) == (1, 1)

@@ -125,19 +125,39 @@ def load_pair(case: Case, scale: int, protocol: Protocol) -> dict[str, Any]:
     return {"name": case.name, "hr": hr[:height, :width], "lr": lr}
 
 
-def load_results(case: Case, pair: Mapping[str, Any], protocol: Protocol) -> list[np.ndarray]:
-    """Read the result files of a case, cut to the size of HR.
+def load_results(
+    case: Case,
+    pair: Mapping[str, Any],
+    scale: int,
+    protocol: Protocol,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[np.ndarray]:
+    """Read the result files of a case, cut to the size of HR at the bottom and right.
+
+    A result may be larger by what is left of HR when it is cut to whole LR pixels, or to the
+    protocol's multiple.
+
+    Args:
+      case, pair, scale, protocol: of which image, measured how.
+      say: is told when something is cut.
 
     Raises:
-      PairError, ImageError: files that cannot be read or are smaller than what is compared.
+      PairError, ImageError: files that cannot be read, or are of another size.
     """
     height, width = pair["hr"].shape[:2]
+    surplus = max(scale, protocol.hr_multiple) - 1
     least = [n // protocol.hr_multiple * protocol.hr_multiple for n in (height, width)]
     found = []
     for file in case.results:
-        image = read_rgb(file)
-        if image.shape[0] < least[0] or image.shape[1] < least[1]:
-            raise PairError(f"{file}: {_size(image)} pixels, HR has {_size(pair['hr'])}")
+        image = read_rgb(file, say=say)
+        over = image.shape[0] - height, image.shape[1] - width
+        if image.shape[0] < least[0] or image.shape[1] < least[1] or max(over) > surplus:
+            raise PairError(
+                f"{file}: {_size(image)} pixels, HR has {_size(pair['hr'])}; a result is at most "
+                f"{surplus} pixels larger"
+            )
+        if max(over) > 0:
+            say(f"{file.name}: {_size(image)} pixels are cut to {_size(pair['hr'])}")
         found.append(image[:height, :width])
     return found
 

@@ -19,12 +19,14 @@ class Perceptual:
     Attributes:
       lpips: (a, b) -> distance of two uint8 [H,W,3] images.
       lpips_map: (a, b) -> float32 [H,W].
+      lpips_pairs: (images [N,H,W,3]) -> mean distance over all pairs of them.
       dists: (a, b) -> distance.
       notes: lines to print: what is measured with which weights, and what is not.
     """
 
     lpips: Callable[..., float] | None = None
     lpips_map: Callable[..., np.ndarray] | None = None
+    lpips_pairs: Callable[..., float] | None = None
     dists: Callable[..., float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -56,7 +58,8 @@ def load_perceptual(
     else:
         measure = functools.partial(metrics.lpips, weights, net=net)
         maps = functools.partial(measure, spatial=True)
-        found = dataclasses.replace(found, lpips=measure, lpips_map=maps)
+        pairs = functools.partial(metrics.pairwise_lpips, weights, net=net)
+        found = dataclasses.replace(found, lpips=measure, lpips_map=maps, lpips_pairs=pairs)
         how = "mean of the spatial map" if protocol.lpips_spatial else "scalar"
         notes.append(f"lpips: version 0.1, {net}, {how}")
     if dists is not None:

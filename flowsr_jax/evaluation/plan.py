@@ -9,12 +9,15 @@ from typing import Any
 
 from flowsr_jax.console import check_seed
 from flowsr_jax.drawing import Sampler
+from flowsr_jax.evaluation.measure import COLUMNS, HISTOGRAM
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import Perceptual
 from flowsr_jax.evaluation.protocols import Protocol
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.inputs import check_temperature
+
+SUBSET = 1000  # rows of features, of KID as it is usually reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Job:
     seed: int
     bits: bool
     options: Mapping[str, Any] | None = None
+    chosen: tuple[str, ...] = ()
 
     @property
     def rescales(self) -> bool:
@@ -96,6 +100,15 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
         for temperature in chosen
     ]
     return (Method("bicubic"), *methods)
+
+
+def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the names; raise EvaluationError for one that is no column."""
+    known = (*COLUMNS, HISTOGRAM)
+    for name in metrics:
+        if name not in known:
+            raise EvaluationError(f"metrics: {name!r} is not one of {', '.join(known)}")
+    return tuple(dict.fromkeys(metrics))
 
 
 def check_request(source, out: Path, params, seed, bits, limit, lr, options) -> None:
@@ -160,14 +173,26 @@ def compare_features(features: Sequence[str] | None) -> dict[str, Any] | None:
             raise EvaluationError(f"features: {error}") from None
     plain = not any(isinstance(s, metrics.FeatureStats) for s in sets)
     try:
-        found: dict[str, Any] = {"files": list(map(str, features)), "fid": metrics.fid(*sets)}
-        found["kid"] = metrics.kid(*sets) if plain else None
+        found: dict[str, Any] = {
+            "files": list(map(str, features)),
+            "fid": metrics.fid(*sets),
+            "kid": None,
+        }
+        if plain:
+            size = min(SUBSET, *map(len, sets))
+            found["kid"] = metrics.kid(*sets)
+            found["kid_subsets"] = metrics.kid_subsets(*sets, size=size)
+            found["cmmd"] = metrics.cmmd(*sets)
     except ValueError as error:
         raise EvaluationError(f"features: {error}") from None
     sizes = " and ".join(f"{len(s)} features" for s in sets) if plain else "given statistics"
     width = sets[0].shape[1] if plain else len(sets[0].mu)
     found["text"] = f"FID {found['fid']:.4f}"
     if plain:
-        found["text"] += f", KID {found['kid']:.6f} (unbiased, all pairs)"
+        mean, deviation = found["kid_subsets"]
+        found["text"] += (
+            f", KID {found['kid']:.6f} (unbiased, all pairs; 100 subsets of {size}: {mean:.6f} "
+            f"+- {deviation:.6f}), CMMD {found['cmmd']:.4f} (of CLIP features)"
+        )
     found["text"] += f": {sizes} of {width} dimensions"
     return found

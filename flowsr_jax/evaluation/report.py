@@ -22,8 +22,9 @@ class PerImage:
     def __init__(self, path: Path):
         self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._writer = csv.DictWriter(
-            self._file, [*FIELDS, *COLUMNS, *SQUARES, *LIKELIHOOD], restval="", lineterminator="\n"
-        )
+            self._file, [*FIELDS, *COLUMNS, *SQUARES, *LIKELIHOOD], restval="",
+            extrasaction="ignore", lineterminator="\n",
+        )  # fmt: skip
         self._writer.writeheader()
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -61,6 +62,14 @@ def cell(column: str, value: float | None) -> str:
 def remarks(record: Mapping[str, Any]) -> list[str]:
     """Return the lines below the table: likelihood, features, images that failed."""
     lines = [f"Means over {record['images']} images and their draws."]
+    for row in record["rows"]:
+        for column, (count, psnr) in row.get("exact", {}).items():
+            images = "1 exact image is" if count == 1 else f"{count} exact images are"
+            lines.append(
+                f"{COLUMNS[column][0]} of {row['method']}: {images} left out of the mean; of the "
+                f"mean squared error over all images it is {psnr:.2f} dB"
+            )
+    lines += record.get("warnings", [])
     if record.get("bits_per_dim") is not None:
         lines.append(
             f"bits/dim {record['bits_per_dim']:.4f} (a Gaussian around the T=0 image, its "

@@ -15,12 +15,13 @@ from flowsr_jax.drawing import Sampler, image_key
 from flowsr_jax.evaluation import pairs
 from flowsr_jax.evaluation.curve import write_curve
 from flowsr_jax.evaluation.draw import draw, draw_tight, likelihood, make_lr
-from flowsr_jax.evaluation.measure import lr_fidelity, means, measure
+from flowsr_jax.evaluation.measure import COLUMNS, lr_fidelity, means, measure
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import load_perceptual
 from flowsr_jax.evaluation.plan import (
     Job,
     Method,
+    check_metrics,
     check_request,
     compare_features,
     find_scale,
@@ -30,10 +31,11 @@ from flowsr_jax.evaluation.protocols import get_protocol, resize
 from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, write_summary
 from flowsr_jax.files.atomic import require_writable
 from flowsr_jax.files.sheet import cut, write_sheet
-from flowsr_jax.metrics import to_uint8
+from flowsr_jax.metrics import lr_psnr, to_uint8
 from flowsr_jax.models import Params
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_DRAWS = 4, 4, 2
+LIKE = 25.0  # dB; an HR and its LR, made by whatever downscaler, agree better than this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,7 @@ def evaluate_folder(
     bits: bool = False,
     features: Sequence[str] | None = None,
     limit: int = 0,
+    metrics: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Result:
     """Measure every image of a set; print, and write tables, a sheet and a curve.
@@ -92,6 +95,8 @@ def evaluate_folder(
       bits: also the likelihood of the HR images, for flows.
       features: two files of features or their statistics, compared by FID and KID.
       limit: the first so many images only; 0 takes all.
+      metrics: columns to measure (measure.COLUMNS, measure.HISTOGRAM); none is those of the
+        protocol.
       options: further options of the family's `sample`, hashable.
 
     Returns:
@@ -106,6 +111,7 @@ def evaluate_folder(
         rules = get_protocol(protocol)
         methods = make_methods(params, results, rules, temperatures, num_samples)
         check_request(source, out, params, seed, bits, limit, lr, options)
+        chosen = check_metrics(metrics)
         cases, notes = pairs.find_cases(source, lr, results, limit, out=out)
         scale = find_scale(params, scale, cases)
         compared = compare_features(features)
@@ -113,10 +119,10 @@ def evaluate_folder(
     except (ConfigError, OSError) as error:
         raise EvaluationError(str(error)) from None
     perceptual = load_perceptual(lpips, dists, rules)
-    job = Job(params, scale, rules, perceptual, methods, seed, bits, options)
+    job = Job(params, scale, rules, perceptual, methods, seed, bits, options, chosen)
     lines = [*job.describe(), *(f"  {note}" for note in (*perceptual.notes, *notes))]
     print(*lines, sep="\n", flush=True)
-    rows, extras, failed, sheet = _run(job, cases, out)
+    rows, extras, failed, sheet, likeness = _run(job, cases, out)
     if not rows[0]:
         first = next(iter(failed.items()))
         raise EvaluationError(
@@ -141,6 +147,7 @@ def evaluate_folder(
         ],
         "features": compared,
         "failed": failed,
+        "warnings": _warnings(job, rows, likeness),
     }
     record |= {k: float(np.mean([e[k] for e in extras])) for k in LIKELIHOOD if extras}
     written = _write(out, record, sheet)
@@ -150,7 +157,13 @@ def evaluate_folder(
 
 
 def _run(job: Job, cases: Sequence[Case], out: Path):
-    """Measure all images; return (rows per method, likelihoods, {name: fault}, sheet rows)."""
+    """Measure all images.
+
+    Returns:
+      (rows per method, likelihoods, {name: fault}, sheet rows, {name: PSNR between a given LR
+      image and the bicubic one of HR}).
+    """
+    likeness: dict[str, float] = {}
     rows: list[list[dict[str, Any]]] = [[] for _ in job.methods]
     extras: list[dict[str, float]] = []
     failed: dict[str, str] = {}
@@ -169,6 +182,8 @@ def _run(job: Job, cases: Sequence[Case], out: Path):
                 continue
             for kept, row in zip(rows, found, strict=True):
                 kept.append(row)
+            if case.lr is not None:
+                likeness[case.name] = lr_psnr(pair["hr"], pair["lr"], job.scale)
             if extra:
                 extras.append(extra)
             if len(sheet) < SHEET_ROWS:
@@ -181,7 +196,7 @@ def _run(job: Job, cases: Sequence[Case], out: Path):
             lines[min(1, len(lines) - 1)] |= extra
             file.add(lines)
             shown.finish(f"{case.name}: {_brief(job, found)}")
-    return rows, extras, failed, sheet
+    return rows, extras, failed, sheet, likeness
 
 
 def _measure_case(job: Job, case: Case, say):
@@ -198,12 +213,13 @@ def _measure_case(job: Job, case: Case, say):
         if index == 0:
             drawn = [resize(pair["lr"], job.scale, job.protocol.resize)]
         elif job.params is None:
-            drawn = pairs.load_results(case, pair, job.protocol)
+            drawn = pairs.load_results(case, pair, job.scale, job.protocol, say)
         else:
             drawn = _sample(job, method, given, key, say)
-        row = measure(drawn, pair, job.scale, job.protocol, job.perceptual)
-        row |= fidelity if index else {}
-        if method.temperature == 0:
+        row = measure(drawn, pair, job.scale, job.protocol, job.perceptual, job.chosen)
+        if index:
+            row |= {k: v for k, v in fidelity.items() if not job.chosen or k in job.chosen}
+        if method.temperature == 0 and (not job.chosen or "diversity" in job.chosen):
             row.setdefault("diversity", 0.0)
         images[method.method] = drawn[:SHEET_DRAWS]
         found.append({**row, "draws": len(drawn)})
@@ -232,9 +248,32 @@ def _columns(methods: Sequence[Method], images: Mapping[str, list]) -> dict[str,
 
 
 def _brief(job: Job, found: Sequence[Mapping[str, Any]]) -> str:
-    column = job.protocol.scores[0].column
+    column = next((c for c in COLUMNS if all(c in row for row in found)), None)
+    if column is None:
+        return "measured"
     cells = [f"{m.method} {row[column]:.2f}" for m, row in zip(job.methods, found, strict=True)]
     return f"{column} " + ", ".join(cells)
+
+
+def _warnings(job: Job, rows, likeness: Mapping[str, float]) -> list[str]:
+    """Return lines on LR images that are not like their HR, and on what was not measured."""
+    lines = []
+    unlike = {name: value for name, value in likeness.items() if value < LIKE}
+    if unlike:
+        worst = min(unlike, key=unlike.get)
+        lines.append(
+            f"warning: {len(unlike)} of {len(likeness)} LR files do not look like their HR (the "
+            f"bicubic LR of HR has less than {LIKE:g} dB against them; the worst, {worst}, "
+            f"{unlike[worst]:.1f} dB): another degradation, or pairs that are mixed up"
+        )
+    measured = {column for found in rows for row in found for column in row}
+    missing = [column for column in job.chosen if column not in measured]
+    if missing:
+        lines.append(
+            f"not measured: {', '.join(missing)} (another protocol, several samples, or weights "
+            "are needed)"
+        )
+    return lines
 
 
 def _write(out: Path, record: Mapping[str, Any], sheet) -> list[str]:
