@@ -33,6 +33,7 @@ from flowsr_jax.train.config import Config
 from flowsr_jax.train.evaluate import evaluate
 from flowsr_jax.train.lock import locked
 from flowsr_jax.train.meter import Meter, TrainingDiverged
+from flowsr_jax.train.preflight import check_run, explained
 from flowsr_jax.train.progress import Progress
 from flowsr_jax.train.report import Report, write_report
 from flowsr_jax.train.signals import Interrupted, StopRequest
@@ -151,6 +152,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
     )
     offsets = [sum(p.steps for p in train.phases[:i]) for i in range(len(train.phases) + 1)]
 
+    source = make_source(config.data, "train")
     folder = os.path.join(workdir, "checkpoints")
     with (
         locked(workdir) if first else contextlib.nullcontext(),
@@ -158,7 +160,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
         Progress(workdir, train.batch_size, train.tensorboard, active=first) as progress,
         Checkpoints(folder, train.keep, progress.message) as store,
         make_loader(
-            make_source(config.data, "train"),
+            source,
             config.data,
             batch_size=train.batch_size // jax.process_count(),
             seed=config.seed,
@@ -167,6 +169,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
     ):
         run = Run(config, workdir, family, mesh, loader, pairs, store, progress, request)
         state, phase = restore(run)
+        check_run(config, family, mesh, source, pairs, -1 if state is None else phase)
         batch = None
         progress.start(offsets[phase] + (int(state.step) if state else 0), offsets[-1])
         for note in family.notes(config.model):
@@ -175,7 +178,8 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
             write_json(run.path("config.json"), config.to_dict())
         for index in range(phase, len(train.phases)):
             if state is None or index > phase:
-                state, batch = begin_phase(run, index, state)
+                with explained(config, train.phases[index]):
+                    state, batch = begin_phase(run, index, state)
             state = train_phase(run, index, offsets[index], state, batch)
         params = jax.tree.map(jnp.asarray, export(run, state, "model"))
         store.wait()
@@ -216,7 +220,7 @@ def train_phase(
             state, metrics = steps[active](state, batch, key)
         else:
             steps[active] = make_step(run.family, phase, train, run.mesh, active)
-            with run.progress.pause():  # it compiles
+            with run.progress.pause(), explained(run.config, phase):  # it compiles
                 state, metrics = steps[active](state, batch, key)
         batch, step = None, step + 1
         meter.add(step, metrics)
