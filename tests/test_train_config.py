@@ -117,6 +117,18 @@ def test_a_resumed_run_may_change_harmless_fields_only(values):
         check(1, 0, **{"train.phases[0].steps": 20})
 
 
+def test_a_longer_phase_says_what_it_does_to_rates_and_groups(values):
+    groups = "train.phases[0].groups"
+    late = {f"{groups}.b.from_step": 0.5, f"{groups}.a.schedule": "cosine"}
+    saved = resolve(values, late).to_dict()
+    longer = resolve(values, {**late, "train.phases[0].steps": 16})
+    lines = check_resumable(saved, longer, 0, 5)
+    assert lines[0] == "train.phases[0].steps: 8 -> 16"
+    assert lines[1] == "the rate of 'a' goes on at 0.00691 instead of 0.00146"
+    assert lines[2] == "the group 'b', under training, rests until step 8" and len(lines) == 3
+    assert len(check_resumable(saved, longer, 0, 0)) == 2, "nothing but the rate"
+
+
 def test_a_checkpoint_from_before_a_field_was_there_resumes(values):
     config = resolve(values)
     saved = config.to_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,17 @@ def test_an_exception_in_a_validation_loses_no_step(pictures, tmp_path, monkeypa
             run(values, tmp_path / "run")
     run(values, tmp_path / "run")
     assert "resuming from checkpoint 3" in capsys.readouterr().out
+
+
+def test_photographs_that_come_between_are_no_other_run(pictures, tmp_path, capsys):
+    values = run_values(tmp_path, checkpoint_every=2)
+    for split in ("train", "valid"):
+        shutil.copytree(pictures / split, tmp_path / split)
+    run(values, tmp_path / "run", **{"train.phases.fit.steps": 2})
+    shutil.copy(tmp_path / "train" / "000.png", tmp_path / "train" / "new.png")
+    run(values, tmp_path / "run", **{"train.phases.fit.steps": 3})
+    text = capsys.readouterr().out
+    assert "changed since the checkpoint: 4 -> 5 training images" in text and "done: 3" in text
 
 
 def test_weights_that_are_not_finite_begin_nothing(pictures, tmp_path, monkeypatch):

@@ -83,6 +83,12 @@ def restore(run: Run) -> tuple[TrainState | None, int]:
         run.loader.set_state(meta["data"])
     except ValueError as error:
         raise ConfigError(f"the data of the checkpoint differ: {error}") from None
+    before, now = meta["data"]["images"], run.loader.get_state()["images"]
+    if before != now:
+        run.progress.message(
+            f"changed since the checkpoint: {before} -> {now} training images, from here on in a "
+            "new order"
+        )
     return state, meta["phase"]
 
 

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowsr_jax.config import ConfigError, upgraded
-from flowsr_jax.train.config import Config, resolve
+from flowsr_jax.config import ConfigError, from_dict, upgraded
+from flowsr_jax.train.config import Config, PhaseConfig, resolve, steps_of
+from flowsr_jax.train.schedules import learning_rate
 
 # Fields that change what is logged, kept, shown or where things lie, but not the numbers
 # of the training (a differently sharded or recomputed step agrees up to rounding; so does an
@@ -51,6 +52,8 @@ def check_resumable(saved: Mapping[str, Any], config: Config, phase: int, step: 
         )
         allowed = HARMLESS.fullmatch(path) or later or longer
         (notes if allowed else blocking).append(line)
+        if longer and not blocking:
+            notes += _moved(saved["train"]["phases"][phase], config.train.phases[phase], step)
     if blocking:
         raise ConfigError(
             "the checkpoint was made with another configuration: "
@@ -58,6 +61,26 @@ def check_resumable(saved: Mapping[str, Any], config: Config, phase: int, step: 
             + ". Take the old values, or another workdir (a phase's init_from takes over weights)"
         )
     return notes
+
+
+def _moved(saved: Mapping[str, Any], phase: PhaseConfig, step: int) -> Iterator[str]:
+    """Yield what another number of steps does to the rates and groups of a phase under way.
+
+    Fractions of a phase (periods, milestones, first steps) are of its new length.
+    """
+    with contextlib.suppress(ConfigError):
+        old = from_dict(PhaseConfig, saved)
+        for before, now in zip(old.groups, phase.groups, strict=False):
+            first = steps_of(now.from_step, phase.steps)
+            if steps_of(before.from_step, old.steps) <= step < first:
+                yield f"the group {now.name!r}, under training, rests until step {first}"
+            rates = [
+                float(learning_rate(group, steps)(step + 1))
+                for group, steps in ((before, old.steps), (now, phase.steps))
+            ]
+            if rates[0] != rates[1]:
+                was, goes = rates
+                yield f"the rate of {now.name!r} goes on at {goes:.3g} instead of {was:.3g}"
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
