@@ -34,7 +34,7 @@ _SMALL = {
     "model.compute.unroll": False,
     "train.valid_crop": 64,
     "train.valid_draws": 1,
-    "files.sheet_images": 0,
+    "train.sheet_images": 0,
 }
 _GLOW = {**_SMALL, "model.levels": 2, "model.hidden": 32, "data.patch_size": 16}
 _SRFLOW = {
