@@ -145,7 +145,7 @@ def _compile(tree, avals, shape, group, temperature_is, options, channels):
 
 
 def _noise(key, samples, place, shape, step, squares, aligned):
-    """Noise of a window, [N,1,H,W,c] each; of squares, or cut out of those that it touches."""
+    """Return the noise of a window, [N,1,H,W,c] each, of squares or cut out of those it touches."""
     first, offset = place // step, place % step
     if aligned:
         return window_noise(key, samples, *first, tuple(n // step for n in shape), squares)

@@ -111,7 +111,7 @@ class Windows(abc.ABC):
         return min(side, plane[0], rows), min(side, plane[1]), group
 
     def shrink(self) -> bool:
-        """After memory ran out: make do with half; False if the tile was asked for."""
+        """Make do with half, after memory ran out; return False if the tile was asked for."""
         if self.tile != "auto" or self.budget < 1 << 24:
             return False
         self.budget //= 2
@@ -136,7 +136,7 @@ class Windows(abc.ABC):
         return math.prod(shape) * self._bytes_per_pixel(group, shape) <= self.budget
 
     def _bytes_per_pixel(self, group, shape) -> float:
-        """Memory of drawing `group` samples, per LR pixel; measured once, on `shape`."""
+        """Return the memory of drawing `group` samples, per LR pixel; measured once, on `shape`."""
         if group not in self._per_pixel:
             if not SMALL * SMALL <= math.prod(shape) <= LARGE * LARGE:
                 shape = (round_up(LARGE // 2, self.step),) * 2
@@ -147,7 +147,7 @@ class Windows(abc.ABC):
         return self._per_pixel[group]
 
     def _host_rows(self, width) -> int:
-        """Rows of windows so high that a strip of them fits in the computer's memory."""
+        """Return rows of windows so high that a strip of them fits in the computer's memory."""
         # Bytes of float32 pixels: three copies per sample (drawn, joined, rounded), and what
         # the back-projection of one sample needs.
         row = 12 * (3 * self.num_samples + 8) * self.scale**2 * width

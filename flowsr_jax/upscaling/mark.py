@@ -44,7 +44,7 @@ class Mark:
     alpha: bool
 
     def text(self) -> dict[str, str]:
-        """The texts of a PNG file: for people, and for `read_mark`."""
+        """Return the texts of a PNG file: for people, and for `read_mark`."""
         return {
             "Comment": f"LR image that the rescaling model {self.family} {self.scale}x made of "
             f"{self.width}x{self.height} pixels, for `launch/rescale.py up`. Keep it PNG.",
@@ -68,7 +68,7 @@ def identity(params: Params) -> str:
 
 
 def repairs_jpeg(params: Params) -> bool:
-    """Whether the model has a net that repairs LR images after JPEG (IRN-Compression)."""
+    """Return whether the model has a net that repairs LR images after JPEG (IRN-Compression)."""
     return getattr(params.config, "restorer", None) is not None
 
 
