@@ -29,6 +29,7 @@ from common import add_output, report
 from data import begin_step, read_config
 
 from flowsr_jax.aot.flops import count_flops
+from flowsr_jax.models import get_family
 from flowsr_jax.nets.conv import Compute, matmul
 from flowsr_jax.train.config import Config
 from flowsr_jax.train.mesh import global_batch, make_mesh
@@ -169,8 +170,8 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
     lr = hr.reshape(count, small, data.scale, small, data.scale, data.channels).mean((2, 4))
     to_bytes = lambda x: np.asarray(jnp.rint(255 * x), np.uint8)  # noqa: E731
     batch = {"hr": to_bytes(hr), "lr": np.asarray(lr) if data.float_lr else to_bytes(lr)}
-    if getattr(config.model, "classes", 0):
-        batch["label"] = rng.integers(0, config.model.classes, count).astype(np.int32)
+    if classes := get_family(config.model.family).classes(config.model):
+        batch["label"] = rng.integers(0, classes, count).astype(np.int32)
     return batch
 
 

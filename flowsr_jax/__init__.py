@@ -4,6 +4,8 @@ params = flowsr_jax.load("runs/quickstart")
 sr = flowsr_jax.sample(params, lr, jax.random.key(0))
 """
 
+import importlib
+
 from flowsr_jax.api import (
     NonFiniteWarning,
     bits_per_dim,
@@ -20,13 +22,30 @@ from flowsr_jax.api import (
     upscale,
 )
 from flowsr_jax.math.resize import imresize
-from flowsr_jax.models import Params
+from flowsr_jax.models import Params, register_family
 
 __version__ = "0.1.0"
 
+# Imported on first use: who only samples does not pay for the data pipeline.
+_LAZY = {
+    "Metric": "flowsr_jax.metrics.columns",
+    "SourceKind": "flowsr_jax.data.config",
+    "register_metric": "flowsr_jax.metrics.columns",
+    "register_source": "flowsr_jax.data.config",
+    "regression_family": "flowsr_jax.models.regression",
+}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'flowsr_jax' has no attribute {name!r}")
+
 __all__ = [
+    "Metric",
     "NonFiniteWarning",
     "Params",
+    "SourceKind",
     "bits_per_dim",
     "check_invertibility",
     "decode",
@@ -36,6 +55,10 @@ __all__ = [
     "imresize",
     "load",
     "predict_noise",
+    "register_family",
+    "register_metric",
+    "register_source",
+    "regression_family",
     "sample",
     "save",
     "to_torch",

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flowsr_jax.io import torch_file, weights
 from flowsr_jax.io.torch_write import to_torch
 from flowsr_jax.math import gaussian
-from flowsr_jax.models import Params, family_of, verb
+from flowsr_jax.models import Params, family_of, kind_of, verb
+from flowsr_jax.models.importer import import_weights
 from flowsr_jax.models.inputs import check_key, check_pair, check_temperature
-from flowsr_jax.models.torch_rules import import_weights
 
 
 class NonFiniteWarning(RuntimeWarning):
@@ -48,8 +48,8 @@ def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params
     Args:
       path_or_mapping: a .pth, .npz or .safetensors path (read by a restricted reader), that
         of a TensorFlow checkpoint (read by TensorFlow), or {official key: array}.
-      model: srflow, rrdb, irn, sr3, ddpm (SR3's form that is told timesteps) or glow; None
-        infers it from the keys.
+      model: name of a family, or of one of its forms (as ddpm, the form that is told
+        timesteps); None infers it from the keys.
       **overrides: hyper-parameters that weights do not determine, e.g.
         stacked_blocks=(1, 8, 15, 22), affine_eps=1e-4.
 
@@ -83,7 +83,8 @@ def sample(
     Args:
       params: model parameters.
       lr: [B,h,w,3] float in [0,1]; None for models that draw images from nothing.
-      key: a JAX PRNG key; the same key gives the same picture.  None with `noise=`.
+      key: a JAX PRNG key; the same key gives the same picture.  None with `noise=`, and for
+        families that draw nothing.
       temperature: traced scalar >= 0, the standard deviation of all latents; 0 is the
         deterministic image.  None is the model's default.
       num_samples: None for one image per LR, or N for N samples per LR; what depends
@@ -107,7 +108,7 @@ def sample(
     family.check_lr(params.config, lr)
     drawn_alone = lr is None  # the family checks what else says how many and how large
     given = [options.get(name) for name in ("noise", "x_T")]
-    if key is not None or all(x is None for x in given):
+    if key is not None or (family.stochastic and all(x is None for x in given)):
         check_key(key)
     if not drawn_alone:
         check_temperature(temperature)
@@ -154,7 +155,7 @@ def decode(params: Params, latents, lr=None, **options) -> jax.Array:
     """Inverse of `encode`: latents (finest level first) and LR to the image, not clipped."""
     decode_fn = verb(params, "decode")
     family = family_of(params)
-    if family.check_hr is not None:
+    if kind_of(params) != "super_resolution":
         _refuse_lr(family, lr)
         return decode_fn(params, latents, **options)
     family.check_lr(params.config, lr)
@@ -293,12 +294,12 @@ def _refuse_lr(family, lr):
 def _check_pair(params, hr, lr):
     """(hr in float32, {"lr": lr in float32} or {} for families that need none)."""
     family = family_of(params)
-    if family.check_hr is not None:
+    if kind_of(params) != "super_resolution":
         _refuse_lr(family, lr)
         family.check_hr(params.config, hr)
         return jnp.asarray(hr, jnp.float32), {}
     family.check_lr(params.config, lr)
-    check_pair(hr, lr, params.config.scale)
+    check_pair(hr, lr, family.scale(params.config), family.channels(params.config))
     return jnp.asarray(hr, jnp.float32), {"lr": jnp.asarray(lr, jnp.float32)}
 
 

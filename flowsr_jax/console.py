@@ -137,7 +137,7 @@ class Progress:
             self._bar.describe(f"{self.pace()}  {one_line(name)}{part}")
 
     def finish(self, text: str, problem: bool = False, worked: bool = True) -> None:
-        """Report that one image is done with.
+        """One image is done with.
 
         Args:
           text: about it.

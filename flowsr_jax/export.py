@@ -1,12 +1,10 @@
 """Programs for other runtimes: a model's functions as StableHLO, through jax.export.
 
-What a family offers is a dict of `Program`s, made by a builder: `family_programs` for
-the verbs of `Family`, or an entry of BUILDERS for a family that has other functions.
+What a family offers is a dict of `Program`s: `Family.programs`, or those of its verbs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -16,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.config import choice, to_dict
 from flowsr_jax.files.atomic import atomic_write
-from flowsr_jax.models.base import Family, Params, family_of
+from flowsr_jax.models.base import Params, family_of
+from flowsr_jax.models.programs import Program, verb_programs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PARAMS = "params.safetensors"
@@ -33,125 +31,10 @@ UNTRACEABLE = (
     NotImplementedError,
     jax.errors.InconclusiveDimensionOperation,  # a choice that depends on an open size
 )
-KEY = "threefry2x32"
-RANDOM = "np.random.default_rng(0).random({shape}, np.float32)"
-ZEROS = "np.zeros({shape}, np.float32)"
-DRAWN = "super-resolved images, RGB, not clipped"
 
 
 class ExportError(ValueError):
     """A model or a request that cannot be exported; one line."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Input:
-    """One input of a program.
-
-    Attributes:
-      shape: sizes, symbolic where they are open.
-      meaning: one line for the reader.
-      example: a Python expression (of jax and np) for one; "{shape}" is filled in.
-      dtype: number type.
-    """
-
-    shape: tuple
-    meaning: str
-    example: str = RANDOM
-    dtype: Any = jnp.float32
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """One function of a model.
-
-    Attributes:
-      call: pure function (params, *inputs).
-      inputs: by name, in order.
-      meaning: what it gives, one line.
-      default: exported when no programs are named.
-    """
-
-    call: Callable[..., Any]
-    inputs: Mapping[str, Input]
-    meaning: str
-    default: bool = True
-
-
-def family_programs(family: Family, config, lr: tuple, options: Mapping) -> dict[str, Program]:
-    """Programs of a family record: "sample"; "encode" and "decode" of flows.
-
-    Args:
-      family, config: the record and the model's config.
-      lr: LR shape (b, h, w, c); sizes may be symbolic.
-      options: static keyword arguments of `Family.sample`.
-    """
-    inputs = {"lr": Input(lr, "LR images in [0,1]")}
-    if family.noise_shapes is None:
-
-        def sample(params, lr):
-            return family.sample(params, lr, None, temperature=None, num_samples=None, **options)
-
-        return {"sample": Program(sample, inputs, DRAWN)}
-
-    def sample(params, lr, key, temperature):
-        key = jax.random.wrap_key_data(key, impl=KEY)
-        return family.sample(params, lr, key, temperature=temperature, num_samples=None, **options)
-
-    programs = {"sample": Program(sample, inputs | _noise(config), DRAWN)}
-    if not (family.encode and family.decode and family.latent_shapes):
-        return programs
-    b, h, w, c = lr
-    hr = Input((b, config.scale * h, config.scale * w, c), "HR images in [0,1]")
-    latents = {
-        f"latent{i}": Input(tuple(shape), "latent; the first is the finest level's", ZEROS)
-        for i, shape in enumerate(family.latent_shapes(config, lr))
-    }
-
-    def decode(params, *arrays):
-        return family.decode(params, list(arrays[:-1]), arrays[-1])
-
-    given = "latents, finest level first, and log p(hr | lr) in nats"
-    programs["encode"] = Program(family.encode, {"hr": hr, **inputs}, given, default=False)
-    programs["decode"] = Program(decode, latents | inputs, DRAWN, default=False)
-    return programs
-
-
-def _noise(config) -> dict[str, Input]:
-    named = (getattr(config, name, None) for name in ("temperature", "z_scale"))
-    usual = next((value for value in named if value is not None), 1.0)
-    return {
-        "key": Input(
-            (2,),
-            f"jax.random.key_data of a key of the default kind ({KEY})",
-            "jax.random.key_data(jax.random.key(0))",
-            jnp.uint32,
-        ),
-        "temperature": Input(
-            (),
-            f"standard deviation of the noise, at least 0; usual: {usual:g}",
-            f"np.float32({usual:g})",
-        ),
-    }
-
-
-def irn_programs(family: Family, config, lr: tuple, options: Mapping) -> dict[str, Program]:
-    """Both ways of an invertible rescaler: "downscale" and "upscale"."""
-    from flowsr_jax.models.irn.network import forward, quantize
-
-    hr = (lr[0], config.scale * lr[1], config.scale * lr[2], 3)
-    upscale = family_programs(family, config, lr, options)["sample"]
-    return {
-        "downscale": Program(
-            lambda params, hr: quantize(forward(params, hr)[0]),
-            {"hr": Input(hr, "HR images in [0,1]")},
-            "LR images in multiples of 1/255",
-        ),
-        "upscale": upscale,
-    }
-
-
-# Builders of families that offer other functions, with the signature of `family_programs`.
-BUILDERS: dict[str, Callable[..., dict[str, Program]]] = {"irn": irn_programs}
 
 
 def export_model(
@@ -196,12 +79,17 @@ def export_model(
     for platform in platforms:
         choice("platforms", platform, (*PLATFORMS, "rocm"))
     family, config = family_of(params), params.config
-    step, channels = family.multiple(config), _lr_channels(family, config)
+    if family.kind(config) == "unconditional":
+        raise ExportError(
+            f"family {family.name!r} takes no LR image; models that draw images from nothing are "
+            "not exported"
+        )
+    step, channels = family.multiple(config), family.lr_channels(config)
     if size is not None and any(side < 1 or side % step for side in size):
         raise ExportError(f"size = {size} (LR height, width) must be multiples of {step}")
     if batch is not None and batch < 1:
         raise ExportError(f"batch = {batch} must be at least 1")
-    build = BUILDERS.get(family.name, family_programs)
+    build = family.programs or verb_programs
 
     def offered(b, h, w):
         return build(family, config, (b, h, w, channels), dict(options or {}))
@@ -238,7 +126,7 @@ def export_model(
         "format": 1,
         "family": family.name,
         "config": to_dict(config),
-        "scale": config.scale,
+        "scale": family.scale(config),
         "platforms": list(platforms),
         "jax": jax.__version__,
         "programs": {},
@@ -291,20 +179,6 @@ def readme(record: Mapping[str, Any]) -> str:
             lines.append(f"| {x['name']} | [{shape}] {x['dtype']} | {x['meaning']} |")
         lines += ["", "```python", program["example"], "```"]
     return "\n".join(lines) + "\n"
-
-
-def _lr_channels(family: Family, config) -> int:
-    side = family.multiple(config)
-    for channels in (3, 1, 2, 4):
-        try:
-            family.check_lr(config, np.zeros((1, side, side, channels), np.float32))
-        except ValueError:
-            continue
-        return channels
-    raise ExportError(
-        f"family {family.name!r} takes no LR image of 1 to 4 channels; models that draw images "
-        "from nothing are not exported"
-    )
 
 
 def _first_possible(name: str, exported: Callable, step: int, open_size: bool):

@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax.files.images import write_png
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.metrics import to_uint8
+    from flowsr_jax.models import family_of
     from flowsr_jax.train.overrides import split_overrides
 
     if argv is None:  # as a command
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         options = [{} for _ in models]
         if args.label is not None:
             for params, given in zip(models, options, strict=True):
-                if getattr(params.config, "classes", 0):
+                if family_of(params).classes(params.config):
                     given["label"] = args.label
         for path, value in split_overrides([f"--config.{text}" for text in args.set])[1].items():
             stage, _, name = path.partition(".")

@@ -73,7 +73,7 @@ def to_jax(
 
     from flowsr_jax.io import weights
     from flowsr_jax.io.torch_import import import_files
-    from flowsr_jax.models.torch_rules import show
+    from flowsr_jax.models.importer import show
 
     if not overwrite and (Path(target) / weights.CONFIG).exists():
         raise ValueError(f"{target}: holds a model already (--overwrite replaces it)")

@@ -15,7 +15,7 @@ import torch_files as tf
 import flowsr_jax
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.io.torch_write import write_state
-from flowsr_jax.models.torch_rules import import_weights
+from flowsr_jax.models.importer import import_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -122,7 +122,7 @@ class TestConfig:
             ({"crops_per_image": 0}, "crops_per_image = 0"),
             ({"source": "embeded"}, "did you mean 'embedded'"),
             ({"source": "folder"}, "needs train_dir"),
-            ({"train_dir": "photos"}, "needs source = 'folder'"),
+            ({"train_dir": "photos"}, "not read by source = 'embedded', but by .*'folder'"),
             ({"source": "folder", "train_dir": "x", "textures": True}, "textures"),
             ({"angles": (0, 45)}, "angles"),
             ({"angles": ()}, "angles"),

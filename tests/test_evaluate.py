@@ -1,6 +1,7 @@
 """The evaluation command: published numbers, files that pair or do not, exit statuses."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -22,7 +23,7 @@ from flowsr_jax.drawing import image_key
 from flowsr_jax.evaluation import EvaluationError, evaluate_folder
 from flowsr_jax.evaluation.pairs import find_cases
 from flowsr_jax.files.images import read_rgb, write_png
-from flowsr_jax.models import base, get_family
+from flowsr_jax.models import FAMILIES, get_family
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 from flowsr_jax.upscaling import upscale_files
@@ -50,9 +51,9 @@ def main():
 
 
 @pytest.fixture
-def fake(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "fake", lambda: FAMILY)
-    return lambda **config: FAMILY.init(FakeConfig(**config), jax.random.key(0))
+def fake():
+    with FAMILIES.using("fake", FAMILY):
+        yield lambda **config: FAMILY.init(FakeConfig(**config), jax.random.key(0))
 
 
 def _smooth(height, width, seed=0):
@@ -247,12 +248,13 @@ def test_models_are_checked(tmp_path, tiny, label):
 
 def test_deterministic_models(tmp_path, fake):
     hr, params = _folder(tmp_path / "hr"), fake()
-    result = evaluate_folder(hr, tmp_path / "out", params=params, protocol="irn")
-    assert [row["draws"] for row in result.rows] == [1, 1]  # the protocol's 5 would be equal
-    assert "curve.csv" not in {p.name for p in (tmp_path / "out").iterdir()}
-    for options in ({"temperatures": (0.5,)}, {"num_samples": 2}):
-        with pytest.raises(EvaluationError, match="family 'fake' draws one image"):
-            evaluate_folder(hr, tmp_path / "out", params=params, **options)
+    with FAMILIES.using("fake", dataclasses.replace(FAMILY, stochastic=False)):
+        result = evaluate_folder(hr, tmp_path / "out", params=params, protocol="irn")
+        assert [row["draws"] for row in result.rows] == [1, 1]  # the protocol's 5 would be equal
+        assert "curve.csv" not in {p.name for p in (tmp_path / "out").iterdir()}
+        for options in ({"temperatures": (0.5,)}, {"num_samples": 2}):
+            with pytest.raises(EvaluationError, match="family 'fake' draws one image"):
+                evaluate_folder(hr, tmp_path / "out", params=params, **options)
 
 
 def _touch(folder, *names):

@@ -8,12 +8,13 @@ import pytest
 
 import flowsr_jax
 from flowsr_jax.evaluation import evaluate_folder
-from flowsr_jax.evaluation.measure import BY_NAME, COLUMNS, DECIBELS, HISTOGRAM, means, measure
+from flowsr_jax.evaluation.measure import BY_NAME, DECIBELS, HISTOGRAM, means, measure
 from flowsr_jax.evaluation.pairs import EvaluationError, PairError, find_cases, load_pair
 from flowsr_jax.evaluation.pairs import load_results as load
 from flowsr_jax.evaluation.perceptual import Perceptual
 from flowsr_jax.evaluation.protocols import PROTOCOLS, get_protocol
 from flowsr_jax.files.images import write_png
+from flowsr_jax.metrics.columns import COLUMNS
 
 
 def _smooth(height, width, seed=0):

@@ -127,7 +127,7 @@ def test_default_protocol_keeps_the_bicubic_lr_as_reference(folder, tmp_path, ti
     own = np.asarray(flowsr_jax.downscale(tiny, _float(hr)))[0]
     np.testing.assert_array_equal(make_lr(tiny, hr), own)
     sr = upscale_image(tiny, own, image_key(0, "a.png"))[0]
-    assert row["method"] == "irn" and row["psnr"] == metrics.psnr(sr, hr)
+    assert row["method"] == "T=1" and row["psnr"] == metrics.psnr(sr, hr)
     assert row["lr_psnr"] == metrics.lr_psnr(sr, reference, 2)
     assert {c: row[c] for c in FIDELITY} == lr_fidelity(own, reference)
     assert bicubic["psnr"] == metrics.psnr(flowsr_jax.imresize(reference, 2), hr)

@@ -14,7 +14,7 @@ from flowsr_jax.models.glow.losses import init_from_data, nll_loss
 from flowsr_jax.models.glow.network import init
 from flowsr_jax.models.glow.sample import bits_per_dim
 from flowsr_jax.models.glow.weights import is_glow
-from flowsr_jax.models.torch_rules import state_dict
+from flowsr_jax.models.importer import state_dict
 from flowsr_jax.nets.conv import PLAIN
 from flowsr_jax.nets.glow_net import bordered_conv
 

@@ -19,7 +19,7 @@ from flowsr_jax.models.glow import GlowConfig
 from flowsr_jax.models.glow.losses import init_from_data, nll_loss, objective
 from flowsr_jax.models.glow.network import build_flow, init, top_prior
 from flowsr_jax.models.glow.sample import decode, encode, sample
-from flowsr_jax.models.glow.weights import TF_MAP, tf_rules
+from flowsr_jax.models.glow.weights import WEIGHTS, tf_rules
 from flowsr_jax.models.unconditional import dequantize, pixels, to_uint8
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
@@ -58,7 +58,7 @@ def read(shared, file, name):
 
 def load(config, variables):
     """Parameters of official variables, whose names and shapes must say the same as config."""
-    params = TF_MAP(
+    params = WEIGHTS(
         variables, n_bits=config.n_bits, size=config.size, class_weight=config.class_weight
     )
     assert params.config == config

@@ -12,6 +12,7 @@ import pytest
 
 import flowsr_jax
 from flowsr_jax.config import ConfigError, from_dict, to_dict
+from flowsr_jax.models.importer import state_dict
 from flowsr_jax.models.irn import FAMILY, IRNConfig, compression
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
@@ -20,7 +21,6 @@ from flowsr_jax.models.irn.network import init
 from flowsr_jax.models.irn.plus import init_state, without_plus
 from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
 from flowsr_jax.models.irn.weights import constants, discriminator_rules, irn_rules
-from flowsr_jax.models.torch_rules import state_dict
 
 # For programs that run once or so: half the time to compile.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -240,7 +240,7 @@ def test_rules_cover_the_official_keys(shared):
 @pytest.mark.parametrize("name", FORMS)
 def test_importer_infers_every_form(name):
     params = tiny(name)
-    found = FAMILY.from_torch(state_dict(params))
+    found = FAMILY.weights(state_dict(params))
     resolved = dataclasses.replace(found.config, down=found.config.form)
     assert resolved == dataclasses.replace(params.config, down=params.config.form)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
@@ -249,16 +249,17 @@ def test_importer_infers_every_form(name):
 
 def test_importer_refuses_what_does_not_fit():
     state = state_dict(tiny("x4"))
-    assert FAMILY.recognise_torch(state) and not FAMILY.recognise_torch({"conv_first.weight": 0})
+    recognise = FAMILY.weights.recognise
+    assert recognise(state) and not recognise({"conv_first.weight": 0})
     changed = {**state, "operations.0.haar_weights": state["operations.0.haar_weights"] / 2}
     with pytest.raises(ValueError, match=r"operations\.0\.haar_weights holds no Haar filters"):
-        FAMILY.from_torch(changed)
+        FAMILY.weights(changed)
     missing = {k: v for k, v in state.items() if k != "operations.1.G.conv2.bias"}
     with pytest.raises(ValueError, match=r"1 missing \(first: operations\.1\.G\.conv2\.bias\)"):
-        FAMILY.from_torch(missing)
+        FAMILY.weights(missing)
     gap = {k: v for k, v in state.items() if not k.startswith("operations.1.")}
     with pytest.raises(ValueError, match=r"without gaps; found operations \[0, 2, 3\]"):
-        FAMILY.from_torch(gap)
+        FAMILY.weights(gap)
 
 
 def test_rescale_loss():

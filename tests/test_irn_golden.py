@@ -19,6 +19,7 @@ from golden_tools import Table
 import flowsr_jax
 from flowsr_jax.bijectors.invertibility import elementary_layers
 from flowsr_jax.models import Params
+from flowsr_jax.models.importer import state_dict
 from flowsr_jax.models.irn import compression, plus
 from flowsr_jax.models.irn.discriminator import (
     DiscriminatorConfig,
@@ -36,7 +37,6 @@ from flowsr_jax.models.irn.losses import (
 from flowsr_jax.models.irn.network import COLOR_MATRIX, build_flow, quantize
 from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
 from flowsr_jax.models.irn.weights import discriminator_from_torch, vgg_from_torch
-from flowsr_jax.models.torch_rules import state_dict
 from flowsr_jax.nets.vgg import VGG19
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer

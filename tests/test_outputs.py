@@ -17,7 +17,7 @@ from flowsr_jax.files.metadata import Metadata, read_metadata
 from flowsr_jax.files.transparency import fill_hidden
 from flowsr_jax.files.writers import CLEAR, DEEP, KINDS, MAX_SIDE, Beside, WriteError, open_image
 from flowsr_jax.math.resize import imresize
-from flowsr_jax.models import base
+from flowsr_jax.models import FAMILIES
 from flowsr_jax.upscaling import Output, upscale_files
 from flowsr_jax.upscaling.finish import resized
 
@@ -27,8 +27,9 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"></x:xmpmeta>'
 
 
 @pytest.fixture(autouse=True)
-def fake(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "fake", lambda: FAMILY)
+def fake():
+    with FAMILIES.using("fake", FAMILY):
+        yield
 
 
 @pytest.fixture

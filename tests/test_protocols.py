@@ -12,11 +12,12 @@ from PIL import Image
 from flowsr_jax import metrics
 from flowsr_jax.config import ConfigError
 from flowsr_jax.evaluation import PROTOCOLS, EvaluationError, get_protocol
-from flowsr_jax.evaluation.measure import COLUMNS, SQUARES, means, measure
+from flowsr_jax.evaluation.measure import SQUARES, means, measure
 from flowsr_jax.evaluation.perceptual import Perceptual, load_perceptual
 from flowsr_jax.evaluation.protocols import RESIZING, resize
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.metrics.backbones import get_backbone
+from flowsr_jax.metrics.columns import COLUMNS
 
 SMALL = Path(__file__).parent / "data" / "metrics_small.npz"
 # protocol: {column: golden column of metrics.npz, at scale 4}

@@ -212,16 +212,16 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
+            ({"source": "paired", "train_dir": "x"}, "source = 'paired' needs train_lr_dir"),
             (
-                {"source": "paired", "train_dir": "x"},
-                "train_lr_dir = None: source = 'paired' needs",
+                {"source": "folder", "train_dir": "x", "train_lr_dir": "y"},
+                "train_lr_dir = 'y' is not read by source = 'folder', but by 'paired'",
             ),
-            ({"source": "folder", "train_dir": "x", "train_lr_dir": "y"}, "others do not read it"),
             ({"source": "paired", "train_dir": ("x", "y"), "train_lr_dir": "z"}, "1 folders.* 2"),
             ({"valid_lr_dir": "x"}, "valid_lr_dir names 1 folders, valid_dir 0"),
-            ({"source": "tfds"}, "tfds_name = None: source = 'tfds' needs it"),
-            ({"tfds_name": "cifar10"}, "source = 'embedded' with tfds_name = 'cifar10'"),
-            ({"source": "tfds", "tfds_name": "a", "train_dir": "x"}, "needs source = 'folder'"),
+            ({"source": "tfds"}, "source = 'tfds' needs tfds_name"),
+            ({"tfds_name": "cifar10"}, "tfds_name = 'cifar10' is not read by source = 'embedded'"),
+            ({"source": "tfds", "tfds_name": "a", "train_dir": "x"}, "train_dir = 'x' is not read"),
             ({"source": "array_record"}, "'array_record' needs train_dir"),
         ],
     )

@@ -22,7 +22,7 @@ from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.losses import denoising_loss, draw_levels, eps_loss
 from flowsr_jax.models.sr3.network import init, predict_noise
 from flowsr_jax.models.sr3.sample import noise_shapes, sample, views
-from flowsr_jax.models.sr3.weights import from_torch, infer_schedule, infer_sr3, sr3_rules
+from flowsr_jax.models.sr3.weights import WEIGHTS, infer_schedule, infer_sr3, sr3_rules
 from flowsr_jax.nets import attention
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import GroupNorm
@@ -454,7 +454,7 @@ def test_published_configurations(name, shared):
         key: np.broadcast_to(np.float32(0), tuple(int(n) for n in shape.split("x")))
         for key, shape, *_ in table
     }
-    assert from_torch.recognise(state) and not from_torch.recognise({"conv_first.weight": 0})
+    assert WEIGHTS.recognise(state) and not WEIGHTS.recognise({"conv_first.weight": 0})
     del state["betas"]  # zeros are no schedule
     config = infer_sr3(state)
     unet = config.unet
@@ -476,7 +476,7 @@ def test_published_configurations(name, shared):
             leaf = leaf[part]
         blank = np.broadcast_to(np.float32(0), leaf.shape)
         assert rule.write(blank)[rule.keys[0]].shape == state[rule.keys[0]].shape
-    constants = from_torch.constants(dataclasses.replace(config, schedule=ScheduleConfig()))
+    constants = WEIGHTS.constants(dataclasses.replace(config, schedule=ScheduleConfig()))
     assert list(constants) == [k for k in keys if k not in {k for r in rules for k in r.keys}]
     assert [c.shape for c in constants.values()] == [
         ((32,) if k.endswith("inv_freq") else (2000,)) for k in constants
@@ -491,13 +491,13 @@ def test_schedules_and_misfits_of_files():
         ScheduleConfig("cosine", 25),
         ScheduleConfig("given", 3, betas=(0.5, 0.25, 0.75)),
     ):
-        stored = {"betas": from_torch.constants(SR3Config(schedule=schedule))["betas"]}
+        stored = {"betas": WEIGHTS.constants(SR3Config(schedule=schedule))["betas"]}
         assert infer_schedule(stored) == schedule
     state = {"denoise_fn.noise_level_mlp.1.weight": np.zeros((32, 8), np.float32)}
     with pytest.raises(ValueError, match="family 'sr3': denoise_fn.downs.0.weight is missing"):
-        from_torch(state)
+        WEIGHTS(state)
     with pytest.raises(ConfigError, match="did you mean 'norm_groups'"):
-        from_torch(state, norm_group=8)
+        WEIGHTS(state, norm_group=8)
 
 
 def test_the_family_is_registered_and_saved(tiny, lr, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 import flowsr_jax
 from flowsr_jax.diffusion.schedules import ScheduleConfig
 from flowsr_jax.models import Params, get_family
-from flowsr_jax.models.base import draws_alone
+from flowsr_jax.models.base import kind_of
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.network import init
 from flowsr_jax.nets.unet import UNetConfig
@@ -126,8 +126,8 @@ def test_validation_of_a_model_that_needs_no_lr():
     )  # fmt: skip
     family = get_family("sr3")
     params = init(SR3Config(scale=1, unet=unet, schedule=TINY.schedule), jax.random.key(0))
-    assert isinstance(params, Params) and draws_alone(params)
-    assert not draws_alone(init(TINY, jax.random.key(0)))
+    assert isinstance(params, Params) and kind_of(params) == "unconditional"
+    assert kind_of(init(TINY, jax.random.key(0))) == "super_resolution"
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     shown = []
     report = evaluate(

@@ -29,11 +29,11 @@ from flowsr_jax.diffusion.schedules import (
 )
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.models import Params
+from flowsr_jax.models.importer import state_dict
 from flowsr_jax.models.sr3.losses import denoising_loss
 from flowsr_jax.models.sr3.network import gamma_of, predict_noise
 from flowsr_jax.models.sr3.sample import sample
 from flowsr_jax.models.sr3.weights import sr3_rules
-from flowsr_jax.models.torch_rules import state_dict
 from flowsr_jax.nets.embedding import sinusoidal
 from flowsr_jax.nets.unet import UNet
 

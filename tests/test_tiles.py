@@ -13,9 +13,8 @@ import flowsr_jax
 from flowsr_jax.drawing import Sampler, image_strips
 from flowsr_jax.drawing.noise import threefry, window_noise
 from flowsr_jax.drawing.tiles import RAMP, floor_length, padded_length, ramp, reflected, spans
-from flowsr_jax.models import base, get_family
+from flowsr_jax.models import FAMILIES, get_family
 from flowsr_jax.models.base import Family, Params
-from flowsr_jax.models.inputs import check_lr
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 from flowsr_jax.upscaling import upscale_image
@@ -61,7 +60,6 @@ NOISY = Family(
     config_class=NoisyConfig,
     init=lambda config, key: Params({"gain": jnp.ones(3)}, config),
     losses={},
-    check_lr=lambda config, lr: check_lr(lr, 3, 2),
     sample=_sample,
     noise_shapes=lambda config, lr: [
         (lr[0], 2 * lr[1], 2 * lr[2], 3),
@@ -76,8 +74,9 @@ def make_noisy(**config):
 
 
 @pytest.fixture(autouse=True)
-def noisy(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "noisy", lambda: NOISY)
+def noisy():
+    with FAMILIES.using("noisy", NOISY):
+        yield
 
 
 @pytest.fixture(scope="module")

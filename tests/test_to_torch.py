@@ -14,10 +14,10 @@ from flowsr_jax.diffusion.schedules import BUFFERS
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.io.torch_write import to_torch, write_state
 from flowsr_jax.models.base import get_family
+from flowsr_jax.models.importer import import_weights, module_order, state_dict
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.sr3 import SR3Config
 from flowsr_jax.models.srflow.config import SRFlowConfig
-from flowsr_jax.models.torch_rules import import_weights, module_order, state_dict
 from flowsr_jax.nets.unet import UNetConfig
 
 SCHEMES = ("released", "esrgan_old", "basicsr")
@@ -77,7 +77,7 @@ def test_naming_schemes_of_rrdb(tmp_path, scheme):
     assert_same(read_weights(tmp_path / "a.pth"), state)
     for other in SCHEMES:
         assert_same(state_dict(params, scheme=other), tf.rrdb_state(other))
-    assert get_family("rrdb").recognise_torch(state)
+    assert get_family("rrdb").weights.recognise(state)
 
 
 def _esrgan(state, lr):

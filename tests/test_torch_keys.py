@@ -15,13 +15,13 @@ from golden_tools import full_size_weights
 import flowsr_jax
 from flowsr_jax.diffusion.schedules import BUFFERS, ScheduleConfig, buffers
 from flowsr_jax.io.torch_file import read_weights
+from flowsr_jax.models.importer import import_weights, state_dict
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
 from flowsr_jax.models.irn.weights import (
     discriminator_from_torch,
     discriminator_rules,
     vgg_from_torch,
 )
-from flowsr_jax.models.torch_rules import import_weights, state_dict
 
 HAAR = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], "f")
 # {list: (tensors, numbers, family, fields that are read off)}; "a + b" is one model in two files.

@@ -5,7 +5,7 @@ import pytest
 import torch_files as tf
 
 from flowsr_jax.diffusion.schedules import ScheduleConfig
-from flowsr_jax.models.torch_rules import import_weights
+from flowsr_jax.models.importer import import_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::flowsr_jax.diffusion.schedules.ScheduleWarning")
 

@@ -21,15 +21,16 @@ from flowsr_jax.files.heat_map import heat_map
 from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr
-from flowsr_jax.models import base
+from flowsr_jax.models import FAMILIES
 from flowsr_jax.upscaling import plan, upscale_files, upscale_image
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def fake(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "fake", lambda: FAMILY)
+def fake():
+    with FAMILIES.using("fake", FAMILY):
+        yield
 
 
 @pytest.fixture

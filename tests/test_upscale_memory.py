@@ -9,14 +9,15 @@ from test_tiles import NOISY, make_noisy
 
 from flowsr_jax.drawing import Sampler, image_strips, memory
 from flowsr_jax.drawing import sampler as sampler_module
-from flowsr_jax.models import base
+from flowsr_jax.models import FAMILIES
 
 KEY = jax.random.key(7)
 
 
 @pytest.fixture(autouse=True)
-def noisy(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "noisy", lambda: NOISY)
+def noisy():
+    with FAMILIES.using("noisy", NOISY):
+        yield
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from safetensors.numpy import load_file, save_file
 from flowsr_jax.config import ConfigError
 from flowsr_jax.io import weights
 from flowsr_jax.io.torch_file import WeightsFileError
-from flowsr_jax.models import base
+from flowsr_jax.models import FAMILIES
 
 
 @pytest.fixture(autouse=True)
-def fake(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "fake", lambda: FAMILY)
+def fake():
+    with FAMILIES.using("fake", FAMILY):
+        yield
 
 
 @pytest.fixture
@@ -108,7 +109,6 @@ def test_interrupted_save_keeps_a_loadable_model(tmp_path, params, monkeypatch, 
     with pytest.raises(KeyboardInterrupt):
         weights.save(other, tmp_path)
     monkeypatch.undo()
-    monkeypatch.setitem(base._REGISTRY, "fake", lambda: FAMILY)
     assert len(list(tmp_path.iterdir())) == 2
     if stop_at == "params.safetensors":
         _same(weights.load(tmp_path), params)

@@ -5,7 +5,6 @@ Run as a script it trains in its own process: `python train_cases.py WORKDIR CON
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -17,9 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from flowsr_jax.models import base
-from flowsr_jax.models.base import Family, Params, View, register
-from flowsr_jax.models.inputs import check_lr
+from flowsr_jax.models.base import FAMILIES, Family, Params, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +94,6 @@ FAMILY = Family(
     config_class=TinyConfig,
     init=init,
     losses={"mse": mse, "rival": rival, "broken": broken},
-    check_lr=lambda config, lr: check_lr(lr, 3, 1),
     sample=noisy,
     encode=encode,
     init_from_data=init_from_data,
@@ -110,14 +106,9 @@ FAMILY = Family(
 )
 
 
-@contextlib.contextmanager
 def registered():
     """Have the family in the registry for a while: other tests loop over all families."""
-    register("tiny", lambda: FAMILY)
-    try:
-        yield
-    finally:
-        del base._REGISTRY["tiny"]
+    return FAMILIES.using("tiny", FAMILY)
 
 
 def make_pictures(folder: Path, count: int, size: int = 24, seed: int = 0) -> Path:

@@ -6,7 +6,6 @@ The training step is the trainer's own: the family's parameters, `train.state.cr
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flowsr_jax.config import ConfigError, nearest
-from flowsr_jax.models.base import draws_alone, get_family
+from flowsr_jax.models.base import get_family
 from flowsr_jax.train.config import Config, PhaseConfig
 from flowsr_jax.train.mesh import abstract_state, batch_sharding, check_batch, make_mesh, replicated
 from flowsr_jax.train.state import TrainState, create, trainable, trained_groups
@@ -58,15 +57,13 @@ def sampler(config: Config, mesh: Mesh) -> jax.stages.Traced:
     family, images = get_family(config.model.family), batch_sharding(mesh)
     params = _state(config, phase_of(config), mesh).weights
     count, options = config.train.batch_size, {}
-    lr = jax.ShapeDtypeStruct(_shape(config, config.data.scale), np.float32, sharding=images)
-    if draws_alone(params):
+    if family.kind(config.model) == "unconditional":
         lr, options = None, {"num_samples": count}
-        if getattr(config.model, "classes", 0):
+        if family.classes(config.model):
             options["label"] = jnp.zeros(count, jnp.int32)
-    elif family.downscale is not None:  # its LR image has its own number of channels
-        hr = jax.ShapeDtypeStruct(_shape(config), np.float32)
-        shape = jax.eval_shape(functools.partial(family.downscale, quantize=False), params, hr)
-        lr = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=images)
+    else:
+        shape = (*_shape(config, config.data.scale)[:-1], family.lr_channels(config.model))
+        lr = jax.ShapeDtypeStruct(shape, np.float32, sharding=images)
 
     def sample(params, lr, key):
         return family.sample(params, lr, key, **options)
@@ -99,7 +96,7 @@ def _batch(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
         "hr": jax.ShapeDtypeStruct(_shape(config), np.uint8, sharding=at),
         "lr": jax.ShapeDtypeStruct(_shape(config, data.scale), lr_dtype, sharding=at),
     }
-    if getattr(config.model, "classes", 0):
+    if get_family(config.model.family).classes(config.model):
         count = (config.train.batch_size,)
         batch["label"] = jax.ShapeDtypeStruct(count, np.int32, sharding=at)
     return batch

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from flowsr_jax.config import ConfigError, Count, Decay, Natural, NotNegative, check_ranges, choice
 from flowsr_jax.data.degradations import DegradationConfig
+from flowsr_jax.registry import Registry
 
-SOURCES = ("embedded", "folder", "paired", "tfds", "array_record", "digits")
-# Sources that read train_dir.
-FOLDER_SOURCES = ("folder", "paired", "array_record")
 ANGLES = (0, 90, 180, 270)
+CHOSEN = ("train_dir", "train_lr_dir", "tfds_name", "textures")  # fields of some sources
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceKind:
+    """A value of `data.source`.
+
+    Attributes:
+      open: (config, split, min_size) -> Source of the images of "train" or "valid", none
+        smaller than min_size pixels on a side; None for "valid" takes the images of
+        `valid_dir`, or the embedded photographs.
+      needs, reads: fields among CHOSEN that must be set, and that may be set.
+    """
+
+    open: Callable[[DataConfig, str, int], Any]
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+
+SOURCES: Registry[SourceKind] = Registry("data source")
+for _name in ("embedded", "folder", "paired", "tfds", "array_record", "digits"):
+    SOURCES.register(_name, f"flowsr_jax.data.sources.make:{_name.upper()}")
+
+
+def register_source(name: str, kind: SourceKind | str) -> None:
+    """Add a value of `data.source`, or "module:attribute" of one, imported on first use.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+    SOURCES.register(name, kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +58,7 @@ class DataConfig:
         images; "paired", folders of HR and of LR images; "tfds", a set prepared by
         tensorflow-datasets as array_record; "array_record", a folder written by
         launch/prepare_data.py; "digits", the 8x8 handwritten digits in scikit-learn, with
-        labels.
+        labels; or a name that `register_source` added.
       train_dir: HR images, searched recursively, or records.
       train_lr_dir: LR images of "paired", found by name: 0001.png or 0001x4.png.
       valid_dir: HR validation images, or records; None takes the split of "tfds" or
@@ -87,7 +118,8 @@ class DataConfig:
 
     def __post_init__(self):
         check_ranges(self)
-        choice("source", self.source, SOURCES)
+        if self.source not in SOURCES:
+            choice("source", self.source, SOURCES.names())
         if self.patch_size % self.scale:
             below = self.patch_size // self.scale * self.scale
             near = " or ".join(str(p) for p in (below, below + self.scale) if p)
@@ -111,7 +143,7 @@ class DataConfig:
             raise ConfigError(f"degradation = {self.degradation!r} must be a DegradationConfig")
         if self.float_lr and not self.degradation.deterministic:
             raise ConfigError("float_lr = True needs the bicubic degradation")
-        if self.float_lr and (self.source == "paired" or self.train_lr_dir):
+        if self.float_lr and self.train_lr_dir:
             raise ConfigError("float_lr = True needs LR images made from HR, not those of files")
         if len(self.lr_blur) != 2 or self.lr_blur[0] > self.lr_blur[1]:
             raise ConfigError(f"lr_blur = {self.lr_blur!r} must be (lowest, highest)")
@@ -135,21 +167,15 @@ class DataConfig:
                     f"{split}_lr_dir names {len(lr)} folders, {split}_dir {len(hr)}: each HR "
                     "folder needs its LR folder"
                 )
-        train, train_lr = self.folders("train")
-        if self.source in FOLDER_SOURCES and not train:
-            raise ConfigError(f"source = {self.source!r} needs train_dir, a folder of images")
-        if train and self.source not in FOLDER_SOURCES:
-            listed = ", ".join(repr(s) for s in FOLDER_SOURCES)
-            raise ConfigError(f"train_dir = {self.train_dir!r} needs source = {listed}")
-        if (self.source == "paired") != bool(train_lr):
-            raise ConfigError(
-                f"source = {self.source!r} with train_lr_dir = {self.train_lr_dir!r}: "
-                "source = 'paired' needs it, the others do not read it"
-            )
-        if (self.source == "tfds") != bool(self.tfds_name):
-            raise ConfigError(
-                f"source = {self.source!r} with tfds_name = {self.tfds_name!r}: "
-                "source = 'tfds' needs it, the others do not read it"
-            )
-        if self.textures and self.source != "embedded":
-            raise ConfigError("textures = True needs source = 'embedded'")
+        kind = SOURCES.get(self.source)
+        for field in CHOSEN:
+            value = getattr(self, field)
+            if field in kind.needs and not value:
+                raise ConfigError(f"source = {self.source!r} needs {field}")
+            if value and field not in (*kind.needs, *kind.reads):
+                kinds = {name: SOURCES.get(name) for name in SOURCES.names()}
+                readers = [name for name, k in kinds.items() if field in (*k.needs, *k.reads)]
+                raise ConfigError(
+                    f"{field} = {value!r} is not read by source = {self.source!r}, but by "
+                    f"{', '.join(map(repr, readers))}"
+                )

@@ -15,7 +15,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def device_memory() -> int:
-    """Return the free memory in bytes of the first device; on a CPU, the computer's."""
+    """Free memory in bytes of the first device; on a CPU, the computer's."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -23,7 +23,7 @@ def device_memory() -> int:
 
 
 def host_memory() -> int:
-    """Return the bytes that this process may still take, within a container's limit."""
+    """Memory in bytes that this process may still take, within a container's limit."""
     free = _fields(MEMINFO).get("MemAvailable:")
     found = [FALLBACK if free is None else free << 10]
     for folder, names in CGROUPS:

@@ -21,7 +21,7 @@ IMPL = "threefry2x32"
 
 
 def square_side(multiple: int) -> int:
-    """Return the side of the squares for a model whose LR sides are multiples of `multiple`."""
+    """Side of the squares for a model whose LR sides are multiples of `multiple`."""
     return math.lcm(SQUARE, multiple)
 
 

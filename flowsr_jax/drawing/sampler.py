@@ -115,9 +115,9 @@ def _compile(tree, avals, shape, group, temperature_is, options, channels):
 
     def draw(params, lr, key, samples, place, temperature):
         how = {"temperature": temperature, "num_samples": group, **options}
-        if family.noise_shapes is None:
-            # A family without noise shapes is deterministic; one that draws from the key all the
-            # same gets a key of the sample and the place.
+        if not family.stochastic:
+            return api.sample(params, lr, None, **how)
+        if family.noise_shapes is None:  # no noise that windows could share: a key for each
             for part in (samples[0], *(place // step)):
                 key = jax.random.fold_in(key, part)
             return api.sample(params, lr, key, **how)
@@ -126,7 +126,7 @@ def _compile(tree, avals, shape, group, temperature_is, options, channels):
             noise = [jnp.zeros((group, *z)) for z in noise_shapes((1, *shape, 3))]
         else:
             squares = noise_shapes((1, step, step, 3))
-            aligned = family.downscale is None
+            aligned = family.kind(params.config) != "rescaling"
             noise = _noise(key, samples, place, shape, step, squares, aligned)
         return api.sample(params, lr, None, noise=noise, **how)
 
@@ -145,7 +145,7 @@ def _compile(tree, avals, shape, group, temperature_is, options, channels):
 
 
 def _noise(key, samples, place, shape, step, squares, aligned):
-    """Return the noise of a window, [N,1,H,W,c] each, of squares or cut out of those it touches."""
+    """Noise of a window, [N,1,H,W,c] each; of squares, or cut out of those that it touches."""
     first, offset = place // step, place % step
     if aligned:
         return window_noise(key, samples, *first, tuple(n // step for n in shape), squares)

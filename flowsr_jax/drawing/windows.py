@@ -12,7 +12,6 @@ from flowsr_jax.drawing import memory
 from flowsr_jax.drawing.noise import square_side
 from flowsr_jax.drawing.tiles import OVERLAP, floor_length, padded_length, round_up
 from flowsr_jax.models import Params, family_of
-from flowsr_jax.models.base import draws_alone
 
 MAX_PIXELS = 1_500_000  # LR pixels in one piece, however large the memory
 LARGE = 512  # larger images are not measured as a whole, but by a window of half the side
@@ -49,10 +48,10 @@ class Windows(abc.ABC):
     redraws = 0
 
     def __init__(self, params: Params, num_samples: int, tile: int | str):
-        self.scale = getattr(params.config, "scale", None)
-        if self.scale is None or draws_alone(params):
+        family, config = family_of(params), params.config
+        if family.kind(config) == "unconditional":
             raise ValueError(
-                f"this {params.config.family} does not enlarge images: it draws them from nothing"
+                f"this {family.name} does not enlarge images: it draws them from nothing"
             )
         if not _whole(num_samples) or num_samples < 1:
             raise ValueError(f"num_samples = {num_samples!r} must be a whole number, at least 1")
@@ -60,14 +59,16 @@ class Windows(abc.ABC):
             raise ValueError(
                 f"tile = {tile!r} must be 'auto', 0 (one piece), or at least {MIN_TILE} LR pixels"
             )
-        family = family_of(params)
+        if num_samples > 1 and not family.stochastic:
+            raise ValueError(f"family {family.name!r} draws one image; num_samples must be 1")
         self.params = params
+        self.scale = family.scale(config)
         self.num_samples = num_samples
         self.tile = tile
-        self.multiple = family.multiple(params.config)
+        self.multiple = family.multiple(config)
         self.step = square_side(self.multiple)
-        self.rescales = family.downscale is not None
-        self.channels = _lr_channels(params) if self.rescales else 3
+        self.rescales = family.kind(config) == "rescaling"
+        self.channels = family.lr_channels(config)
         self._per_pixel: dict[int, float] = {}
         self.budget = int(SHARE * memory.device_memory())
         self._strip = SHARE / 2 * memory.host_memory()
@@ -111,7 +112,7 @@ class Windows(abc.ABC):
         return min(side, plane[0], rows), min(side, plane[1]), group
 
     def shrink(self) -> bool:
-        """Make do with half, after memory ran out; return False if the tile was asked for."""
+        """After memory ran out: make do with half; False if the tile was asked for."""
         if self.tile != "auto" or self.budget < 1 << 24:
             return False
         self.budget //= 2
@@ -136,7 +137,7 @@ class Windows(abc.ABC):
         return math.prod(shape) * self._bytes_per_pixel(group, shape) <= self.budget
 
     def _bytes_per_pixel(self, group, shape) -> float:
-        """Return the memory of drawing `group` samples, per LR pixel; measured once, on `shape`."""
+        """Memory of drawing `group` samples, per LR pixel; measured once, on `shape`."""
         if group not in self._per_pixel:
             if not SMALL * SMALL <= math.prod(shape) <= LARGE * LARGE:
                 shape = (round_up(LARGE // 2, self.step),) * 2
@@ -147,7 +148,7 @@ class Windows(abc.ABC):
         return self._per_pixel[group]
 
     def _host_rows(self, width) -> int:
-        """Return rows of windows so high that a strip of them fits in the computer's memory."""
+        """Rows of windows so high that a strip of them fits in the computer's memory."""
         # Bytes of float32 pixels: three copies per sample (drawn, joined, rounded), and what
         # the back-projection of one sample needs.
         row = 12 * (3 * self.num_samples + 8) * self.scale**2 * width
@@ -157,9 +158,3 @@ class Windows(abc.ABC):
 
 def _whole(number) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
-
-
-def _lr_channels(params: Params) -> int:
-    side = params.config.scale * family_of(params).multiple(params.config)
-    hr = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return jax.eval_shape(family_of(params).downscale, params, hr).shape[-1]

@@ -13,7 +13,7 @@ from flowsr_jax.editing.interpolate import interpolate
 from flowsr_jax.editing.pairs import as_image, read_pair
 from flowsr_jax.editing.unconditional_files import check_model, read_pixels, to_pixels
 from flowsr_jax.files.colour import to_float
-from flowsr_jax.models import Params, family_of
+from flowsr_jax.models import Params, kind_of
 
 
 def interpolate_file(
@@ -38,7 +38,7 @@ def interpolate_file(
     """
     if steps < 2:
         raise UsageError(f"steps = {steps} must be at least 2: the end points are two")
-    unconditional_model = family_of(params).check_hr is not None
+    unconditional_model = kind_of(params) != "super_resolution"
     if unconditional_model:
         check_model(params)
         if lr is not None or pair is None or keep_variance:

@@ -111,9 +111,10 @@ def depth_files(
     every = [params, *map(api.read_model, models)]
     for one in every:
         check_model(one)
-    if len({one.config.image_shape[-1] for one in every}) > 1:
+    shapes = [image_shape(one, None) for one in every]
+    if len({shape[-1] for shape in shapes}) > 1:
         raise UsageError("the models have different numbers of channels")
-    size = max(one.config.image_shape[0] for one in every) if size is None else size
+    size = max(shape[0] for shape in shapes) if size is None else size
     out = Path(out)
     require_writable(out)
     if exists([out / "depth.csv", out / "depth.png"], overwrite):
@@ -127,7 +128,8 @@ def depth_files(
         drawn = to_pixels(one, api.sample(one, None, key, **how), draws=True)
         latents = family_of(one).latent_shapes(one.config, (1, *shape))
         count = sum(leaf.size for leaf in jax.tree.leaves(one))
-        row = {"model": i, "levels": len(latents), "parameters": count, "n_bits": one.config.n_bits}
+        n_bits = family_of(one).n_bits(one.config)
+        row = {"model": i, "levels": len(latents), "parameters": count, "n_bits": n_bits}
         rows.append((f"{i}, L={len(latents)}", [(f"#{k}", x) for k, x in enumerate(drawn, 1)]))
         table.append(row)
     failed = 0

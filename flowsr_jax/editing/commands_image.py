@@ -25,7 +25,7 @@ from flowsr_jax.editing.pairs import (
     read_pair,
 )
 from flowsr_jax.files.colour import to_float
-from flowsr_jax.models import Params
+from flowsr_jax.models import Params, scale_of
 
 
 def normalize_file(
@@ -68,7 +68,7 @@ def style_file(params: Params, out, *, hr, lr, overwrite: bool = False) -> Summa
         del key, warn  # nothing is drawn
         source, target = read_pair(params, hr), read_pair(params, None, lr)
         if source.size != target.size:
-            (h, w), s = target.size, params.config.scale
+            (h, w), s = target.size, scale_of(params)
             raise UsageError(
                 f"{hr} is {source.size[1]}x{source.size[0]}, but {lr} is {w // s}x{h // s}: style "
                 f"needs an HR of {w}x{h}, {s} times the LR of the target"

@@ -28,7 +28,7 @@ from flowsr_jax.editing.pairs import (
 )
 from flowsr_jax.files.colour import to_float
 from flowsr_jax.files.images import read_rgb
-from flowsr_jax.models import Params
+from flowsr_jax.models import Params, scale_of
 
 
 def resample_file(
@@ -65,7 +65,7 @@ def resample_file(
         else:
             latents, _ = api.encode(params, to_float(pair.hr)[None], small)
             before = pair.picture
-        region = padded_mask(where, [params.config.scale * n for n in pair.lr.shape[:2]])
+        region = padded_mask(where, [scale_of(params) * n for n in pair.lr.shape[:2]])
         draws = []
         for k in jax.random.split(second, num_samples):
             image, _ = conditional.resample(params, small, latents, region, k, temperature)

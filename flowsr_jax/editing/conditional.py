@@ -20,7 +20,7 @@ from flowsr_jax.editing.interpolate import interpolate
 from flowsr_jax.editing.masks import check_mask, latent_masks
 from flowsr_jax.editing.normalize import normalize_latents
 from flowsr_jax.math.resize import imresize
-from flowsr_jax.models import Params, family_of, verb
+from flowsr_jax.models import Params, family_of, kind_of, scale_of, verb
 from flowsr_jax.models.inputs import check_key, check_temperature
 
 
@@ -28,7 +28,7 @@ def check_model(params: Params) -> None:
     """Raise ValueError unless the model has exact latents of an HR image given its LR."""
     verb(params, "encode")
     family = family_of(params)
-    if family.check_hr is not None:
+    if kind_of(params) != "super_resolution":
         raise ValueError(
             f"family {family.name!r} takes no LR image; this edit is for models that encode an HR "
             "image together with its LR (SRFlow)"
@@ -60,12 +60,13 @@ def draw_latents(params: Params, lr, key, temperature=None) -> list[jax.Array]:
 def temperature_of(params: Params, temperature):
     """Return the temperature as a float32 scalar; None is the model's default."""
     check_temperature(temperature)
-    return jnp.float32(params.config.temperature if temperature is None else temperature)
+    own = family_of(params).default_temperature(params.config)
+    return jnp.float32(own if temperature is None else temperature)
 
 
 def own_lr(params: Params, hr):
     """Return the MATLAB-bicubic LR [B,h,w,3] of HR images [B,s*h,s*w,3]; not clipped."""
-    return imresize(jnp.asarray(hr, jnp.float32), 1 / params.config.scale)
+    return imresize(jnp.asarray(hr, jnp.float32), 1 / scale_of(params))
 
 
 def resample(params: Params, lr, latents: Sequence[jax.Array], mask, key, temperature=None):
@@ -196,5 +197,5 @@ def interpolate_images(
 
 def _masks(params: Params, lr, mask):
     b, h, w, _ = lr.shape
-    check_mask(mask, (h * params.config.scale, w * params.config.scale), b)
+    check_mask(mask, (h * scale_of(params), w * scale_of(params)), b)
     return latent_masks(mask, family_of(params).latent_shapes(params.config, lr.shape))

@@ -12,7 +12,7 @@ from flowsr_jax.drawing import SampleError
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import lr_psnr, psnr, to_uint8
-from flowsr_jax.models import Params, family_of
+from flowsr_jax.models import Params, family_of, scale_of
 
 BELONG = 25.0  # dB; an HR and its LR, made by whatever downscaler, agree better than this
 
@@ -52,7 +52,7 @@ def read_pair(params: Params, hr, lr=None, *, mask=None, warn=lambda text: None)
       UsageError: an HR that is not scale times the LR.
       ImageError: a file that cannot be read.
     """
-    scale, multiple = params.config.scale, family_of(params).multiple(params.config)
+    scale, multiple = scale_of(params), family_of(params).multiple(params.config)
 
     def grown(image, unit):
         return mirrored(image, [-(-n // unit) * unit for n in image.shape[:2]])
@@ -129,13 +129,13 @@ def as_image(batch: jax.Array, size: tuple[int, int]) -> np.ndarray:
 
 def lr_column(params: Params, pair: Pair) -> tuple[str, np.ndarray]:
     """Return the column of the LR at HR size, each pixel a square."""
-    scale, (h, w) = params.config.scale, pair.size
+    scale, (h, w) = scale_of(params), pair.size
     return "LR", pair.lr.repeat(scale, axis=0).repeat(scale, axis=1)[:h, :w]
 
 
 def consistency(params: Params, image: np.ndarray, pair: Pair) -> list[str]:
     """Return the note on how well the LR of a result is the LR that it was decoded with."""
-    s = params.config.scale
+    s = scale_of(params)
     h, w = (n // s for n in pair.size)
     if not h or not w:
         return []

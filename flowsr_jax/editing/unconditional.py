@@ -17,7 +17,7 @@ import numpy as np
 
 from flowsr_jax import api
 from flowsr_jax.editing.interpolate import interpolate
-from flowsr_jax.models import Params, families, family_of, get_family
+from flowsr_jax.models import Params, family_of, kind_of
 from flowsr_jax.models.base import Family
 
 TEMPERATURES = (0.0, 0.25, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -27,18 +27,12 @@ def check_unconditional(params: Params) -> Family:
     """Return the model's family, if it has exact latents and needs no LR.
 
     Raises:
-      ValueError: another family; those that do are listed.
+      ValueError: another family.
     """
 
-    def able(family):
-        return family.check_hr is not None and family.encode is not None and family.likelihood
-
     family = family_of(params)
-    if not able(family):
-        known = ", ".join(name for name in families() if able(get_family(name)))
-        raise ValueError(
-            f"family {family.name!r} is no flow that draws images from nothing (those are {known})"
-        )
+    if kind_of(params) != "unconditional" or family.encode is None or not family.likelihood:
+        raise ValueError(f"family {family.name!r} is no flow that draws images from nothing")
     return family
 
 
@@ -59,7 +53,7 @@ def unflatten(params: Params, codes, shape: Sequence[int] | None = None) -> list
       ValueError: codes of another length than that of the images.
     """
     family, codes = check_unconditional(params), jnp.asarray(codes)
-    shape = tuple(params.config.image_shape if shape is None else shape)
+    shape = tuple(family.image_shape(params.config) if shape is None else shape)
     if codes.ndim != 2 or codes.shape[1] != np.prod(shape):
         raise ValueError(
             f"codes of images {shape} must be [B,{np.prod(shape)}], got {tuple(codes.shape)}"

@@ -20,7 +20,7 @@ from flowsr_jax.files.colour import LUMA, to_float
 from flowsr_jax.files.images import read_rgb
 from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.math.resize import imresize
-from flowsr_jax.models import Params
+from flowsr_jax.models import Params, family_of
 from flowsr_jax.models.unconditional import to_uint8
 
 SHOWN = 96  # least side of a picture on a sheet
@@ -29,15 +29,14 @@ BATCH = 16
 
 def check_model(params: Params) -> None:
     """Raise ValueError unless the model is a flow that draws grey or RGB images from nothing."""
-    check_unconditional(params)
-    shape = params.config.image_shape
+    shape = check_unconditional(params).image_shape(params.config)
     if len(shape) != 3 or shape[-1] not in (1, 3):
         raise UsageError(f"this {params.config.family} draws arrays {shape}, which no file holds")
 
 
 def image_shape(params: Params, size: int | None) -> tuple[int, int, int]:
     """Return [H,W,C] of square images of this size; None is what the model draws."""
-    shape = params.config.image_shape
+    shape = family_of(params).image_shape(params.config)
     return shape if size is None else (size, size, shape[-1])
 
 
@@ -63,7 +62,7 @@ def read_pixels(params: Params, path: str | os.PathLike, size: int | None = None
 
 def in_channels(params: Params, rgb: np.ndarray) -> np.ndarray:
     """Return uint8 [H,W,3] in the channels of the model."""
-    if params.config.image_shape[-1] == 1:
+    if family_of(params).channels(params.config) == 1:
         return np.rint(rgb @ np.array(LUMA))[..., None].astype(np.uint8)
     return rgb
 
@@ -84,7 +83,8 @@ def to_pixels(params: Params, images, *, draws: bool = False) -> np.ndarray:
             f"{finite.size - np.count_nonzero(finite)} of {finite.size} values are not finite: "
             "too far from what the model has learned"
         )
-    pixels = np.asarray(to_uint8(np.where(finite, images, 0.0), params.config.n_bits))
+    n_bits = family_of(params).n_bits(params.config)
+    pixels = np.asarray(to_uint8(np.where(finite, images, 0.0), n_bits))
     return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
 
 

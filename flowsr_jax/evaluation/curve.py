@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowsr_jax.evaluation.measure import COLUMNS
 from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.metrics.columns import COLUMNS
 
 TEMPERATURES = tuple(i / 10 for i in range(11))
 
@@ -72,7 +72,7 @@ def plot(points: Sequence[Mapping[str, Any]], bicubic: Mapping[str, Any]) -> byt
             axes.axhline(bicubic[column], color="0.5", ls="--", lw=1, label="bicubic")
             axes.legend(frameon=False, fontsize=8)
         unit = {"psnr": " [dB]", "lr_psnr": " [dB]", "diversity": " [grey levels]"}
-        axes.set_title(COLUMNS[column][0] + unit.get(column.removesuffix("_y"), ""), fontsize=10)
+        axes.set_title(COLUMNS[column].title + unit.get(column.removesuffix("_y"), ""), fontsize=10)
         axes.set_xlabel("temperature")
         axes.grid(alpha=0.3)
     data = io.BytesIO()

@@ -13,7 +13,7 @@ from flowsr_jax import api
 from flowsr_jax.drawing import Downscaler, SampleError, Sampler, image_strips
 from flowsr_jax.math.gaussian import fitted_bits_per_dim
 from flowsr_jax.metrics import to_uint8
-from flowsr_jax.models import Params, family_of
+from flowsr_jax.models import Params, family_of, scale_of
 
 
 def draw(
@@ -67,7 +67,7 @@ def draw_tight(
             warnings.simplefilter("ignore", api.NonFiniteWarning)  # an error below
             each = jax.random.fold_in(key, i)
             image = api.sample(params, padded, each, temperature=temperature, **(options or {}))
-        scale = params.config.scale
+        scale = scale_of(params)
         found.append(np.asarray(image)[0, : scale * height, : scale * width])
     bad = np.count_nonzero(~np.isfinite(found))
     if bad:
@@ -110,7 +110,7 @@ def likelihood(
     Raises:
       ValueError: an image too small for the model.
     """
-    step, scale = family_of(params).multiple(params.config), params.config.scale
+    step, scale = family_of(params).multiple(params.config), scale_of(params)
     height, width = (n // step * step for n in pair["lr"].shape[:2])
     if 0 in (height, width):
         raise ValueError(f"a likelihood needs at least {step}x{step} LR pixels")

@@ -15,7 +15,6 @@ from flowsr_jax.metrics import (
     coverage,
     diversity_std,
     lr_psnr,
-    ms_ssim,
     ntire_diversity,
     ntire_mse_diversity,
     psnr,
@@ -23,32 +22,8 @@ from flowsr_jax.metrics import (
     spread_skill,
     ssim,
 )
+from flowsr_jax.metrics.columns import METRICS, all_columns, measure_metrics
 
-# Column: (title, digits).  The order of tables and files.
-COLUMNS = {
-    "psnr": ("PSNR", 2),
-    "ssim": ("SSIM", 4),
-    "psnr_y": ("PSNR-Y", 2),
-    "ssim_y": ("SSIM-Y", 4),
-    "lr_psnr": ("LR-PSNR", 2),
-    "lr_psnr_worst": ("worst LR-PSNR", 2),
-    "consistency": ("consistency", 3),
-    "lr_fidelity_psnr": ("LR fidelity PSNR", 2),
-    "lr_fidelity_ssim": ("LR fidelity SSIM", 4),
-    "lr_fidelity_psnr_y": ("LR fidelity PSNR-Y", 2),
-    "lr_fidelity_ssim_y": ("LR fidelity SSIM-Y", 4),
-    "lpips": ("LPIPS", 4),
-    "dists": ("DISTS", 4),
-    "diversity": ("diversity", 3),
-    "ntire_score": ("NTIRE score", 2),
-    "psnr_best": ("PSNR of best", 2),
-    "psnr_mean_image": ("PSNR of mean", 2),
-    "spread_skill": ("spread/skill", 3),
-    "ms_ssim": ("MS-SSIM", 4),
-    "ntire_mse_score": ("NTIRE MSE score", 2),
-    "coverage": ("coverage", 3),
-    "lpips_pairs": ("LPIPS of pairs", 4),
-}
 # Columns that are measured when they are asked for by name, as is HISTOGRAM.
 BY_NAME = ("ms_ssim", "ntire_mse_score", "coverage", "lpips_pairs")
 HISTOGRAM = "rank_histogram"  # of the file summary.json, not of tables
@@ -80,10 +55,11 @@ def measure(
       scale: s.
       protocol: what to measure.
       perceptual: LPIPS and DISTS, where there are weights.
-      chosen: columns to measure (COLUMNS, HISTOGRAM); empty is all but BY_NAME.
+      chosen: columns to measure (COLUMNS, METRICS, HISTOGRAM); empty is the COLUMNS that are
+        not in BY_NAME.
 
     Returns:
-      {column of COLUMNS or SQUARES: number}, and perhaps {HISTOGRAM: counts}; columns that
+      {column, or one of SQUARES: number}, and perhaps {HISTOGRAM: counts}; columns that
       do not apply are absent.
 
     Raises:
@@ -118,8 +94,7 @@ def measure(
     if protocol.consistency and wanted("consistency"):
         values = [consistency_mse(image, pair["lr"], scale) for image in images]
         found["consistency"] = float(np.mean(values))
-    if wanted("ms_ssim"):
-        found["ms_ssim"] = float(np.mean([ms_ssim(image, hr) for image in cut]))
+    found |= measure_metrics([name for name in chosen if name in METRICS], cut, hr)
     if several:
         found |= _of_several(cut, hr, wanted)
     if several and perceptual.lpips_pairs and wanted("lpips_pairs"):
@@ -189,7 +164,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     exact = {}
-    for column in (*COLUMNS, *SQUARES):
+    for column in (*all_columns(rows), *SQUARES):
         values = np.array([row[column] for row in rows if row.get(column) is not None], float)
         hits = np.isposinf(values)
         if column in DECIBELS and hits.any() and not hits.all():

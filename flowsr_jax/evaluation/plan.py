@@ -9,12 +9,13 @@ from typing import Any
 
 from flowsr_jax.console import check_seed
 from flowsr_jax.drawing import Sampler
-from flowsr_jax.evaluation.measure import COLUMNS, HISTOGRAM
+from flowsr_jax.evaluation.measure import HISTOGRAM
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import Perceptual
 from flowsr_jax.evaluation.protocols import Protocol
 from flowsr_jax.files.images import read_rgb
-from flowsr_jax.models import Params, family_of
+from flowsr_jax.metrics.columns import COLUMNS, METRICS
+from flowsr_jax.models import Params, family_of, kind_of, scale_of
 from flowsr_jax.models.inputs import check_temperature
 
 SUBSET = 1000  # rows of features, of KID as it is usually reported
@@ -46,7 +47,7 @@ class Job:
     @property
     def rescales(self) -> bool:
         """The model makes its own LR images."""
-        return self.params is not None and family_of(self.params).downscale is not None
+        return self.params is not None and kind_of(self.params) == "rescaling"
 
     def describe(self) -> list[str]:
         """Return the lines that are printed above the numbers."""
@@ -73,15 +74,15 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
             raise EvaluationError("temperatures and num_samples need a model that draws")
         return (Method("bicubic"), *([Method("results")] if results is not None else []))
     family = family_of(params)
-    if getattr(params.config, "scale", None) in (None, 1):
+    if kind_of(params) == "unconditional" or scale_of(params) == 1:
         raise EvaluationError(f"family {family.name!r} does not enlarge images")
-    if family.noise_shapes is None:
+    if not family.stochastic:
         if temperatures or (num_samples or 1) > 1:
             raise EvaluationError(
                 f"family {family.name!r} draws one image; it has no temperatures and no samples"
             )
         return (Method("bicubic"), Method(family.name))
-    own = getattr(params.config, "temperature", None)
+    own = family.default_temperature(params.config)
     chosen = tuple(temperatures) or (own if protocol.temperature is None else protocol.temperature,)
     for temperature in chosen:
         try:
@@ -104,9 +105,9 @@ def make_methods(params, results, protocol, temperatures, num_samples) -> tuple[
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """Return the names; raise EvaluationError for one that is no column."""
-    known = (*COLUMNS, HISTOGRAM)
     for name in metrics:
-        if name not in known:
+        if name not in (*COLUMNS, HISTOGRAM) and name not in METRICS:
+            known = dict.fromkeys((*COLUMNS, HISTOGRAM, *METRICS.names()))
             raise EvaluationError(f"metrics: {name!r} is not one of {', '.join(known)}")
     return tuple(dict.fromkeys(metrics))
 
@@ -128,7 +129,7 @@ def check_request(source, out: Path, params, seed, bits, limit, lr, options) -> 
     if bits and (family is None or family.encode is None or not family.likelihood):
         has_not = f"; family {family.name!r} has none" if family else ""
         raise EvaluationError(f"bits/dim needs a flow: a model with a likelihood{has_not}")
-    if lr is not None and family and family.downscale is not None:
+    if lr is not None and family and kind_of(params) == "rescaling":
         raise EvaluationError(
             f"lr = {str(lr)!r}: family {family.name!r} makes its own LR images of HR and restores "
             "no others; leave lr out"
@@ -137,7 +138,7 @@ def check_request(source, out: Path, params, seed, bits, limit, lr, options) -> 
 
 def find_scale(params, scale, cases: Sequence[Case]) -> int:
     """Return the scale that the model, the caller and the first LR image agree on."""
-    own = None if params is None else params.config.scale
+    own = None if params is None else scale_of(params)
     if scale is not None and (isinstance(scale, bool) or scale != int(scale) or scale < 2):
         raise EvaluationError(f"scale = {scale!r} must be a whole number, at least 2")
     if own is not None and scale not in (None, own):

@@ -11,9 +11,10 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from flowsr_jax.config import ConfigError, nearest
+from flowsr_jax.config import ConfigError, choice, nearest
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import psnr, rgb_to_y, ssim, ssim_skimage
+from flowsr_jax.metrics.columns import COLUMNS
 
 METRICS = {"psnr": psnr, "ssim": ssim, "ssim_skimage": ssim_skimage}
 WINDOWS = {"ssim": "Gaussian 11x11 window", "ssim_skimage": "uniform 7x7 window, N-1 covariance"}
@@ -42,6 +43,10 @@ class Score:
     metric: str
     luma: str = ""
     shave: bool = False
+
+    def __post_init__(self):
+        choice("column", self.column, COLUMNS)
+        choice("metric", self.metric, METRICS)
 
     def __call__(self, sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
         """Return the number of [H,W,3] images, uint8 or float in [0,1]."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowsr_jax.evaluation.measure import COLUMNS, SQUARES
+from flowsr_jax.evaluation.measure import HISTOGRAM, SQUARES
 from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.metrics.columns import COLUMNS, all_columns, cell, column
 
 LIKELIHOOD = ("bits_per_dim", "gaussian_bits_per_dim")
 SHOWN = 10  # failures listed one by one
@@ -19,10 +20,11 @@ FIELDS = ("image", "height", "width", "method", "temperature", "draws")
 class PerImage:
     """per_image.csv, one line per image and method, written as the run goes on."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, chosen: Sequence[str] = ()):
+        others = [name for name in chosen if name not in (*COLUMNS, HISTOGRAM)]
         self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._writer = csv.DictWriter(
-            self._file, [*FIELDS, *COLUMNS, *SQUARES, *LIKELIHOOD], restval="",
+            self._file, [*FIELDS, *COLUMNS, *others, *SQUARES, *LIKELIHOOD], restval="",
             extrasaction="ignore", lineterminator="\n",
         )  # fmt: skip
         self._writer.writeheader()
@@ -41,8 +43,8 @@ class PerImage:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return an aligned Markdown table; columns that no row has are left out."""
-    columns = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]
-    lines = [["method", "draws", *(COLUMNS[c][0] for c in columns)]]
+    columns = all_columns(rows)
+    lines = [["method", "draws", *(column(c).title for c in columns)]]
     for row in rows:
         cells = [cell(c, row.get(c)) for c in columns]
         lines.append([row["method"], str(row["draws"]), *cells])
@@ -54,19 +56,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def cell(column: str, value: float | None) -> str:
-    """Format a value of a column of COLUMNS."""
-    return "" if value is None else f"{value:.{COLUMNS[column][1]}f}"
-
-
 def remarks(record: Mapping[str, Any]) -> list[str]:
     """Return the lines below the table: likelihood, features, images that failed."""
     lines = [f"Means over {record['images']} images and their draws."]
     for row in record["rows"]:
-        for column, (count, psnr) in row.get("exact", {}).items():
+        for name, (count, psnr) in row.get("exact", {}).items():
             images = "1 exact image is" if count == 1 else f"{count} exact images are"
             lines.append(
-                f"{COLUMNS[column][0]} of {row['method']}: {images} left out of the mean; of the "
+                f"{column(name).title} of {row['method']}: {images} left out of the mean; of the "
                 f"mean squared error over all images it is {psnr:.2f} dB"
             )
     lines += record.get("warnings", [])

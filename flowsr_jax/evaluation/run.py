@@ -15,7 +15,7 @@ from flowsr_jax.drawing import Sampler, image_key
 from flowsr_jax.evaluation import pairs
 from flowsr_jax.evaluation.curve import write_curve
 from flowsr_jax.evaluation.draw import draw, draw_tight, likelihood, make_lr
-from flowsr_jax.evaluation.measure import COLUMNS, lr_fidelity, means, measure
+from flowsr_jax.evaluation.measure import HISTOGRAM, lr_fidelity, means, measure
 from flowsr_jax.evaluation.pairs import Case, EvaluationError
 from flowsr_jax.evaluation.perceptual import load_perceptual
 from flowsr_jax.evaluation.plan import (
@@ -32,6 +32,7 @@ from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, w
 from flowsr_jax.files.atomic import require_writable
 from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.metrics import lr_psnr, to_uint8
+from flowsr_jax.metrics.columns import COLUMNS
 from flowsr_jax.models import Params
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_DRAWS = 4, 4, 2
@@ -95,8 +96,8 @@ def evaluate_folder(
       bits: also the likelihood of the HR images, for flows.
       features: two files of features or their statistics, compared by FID and KID.
       limit: the first so many images only; 0 takes all.
-      metrics: columns to measure (measure.COLUMNS, measure.HISTOGRAM); none is those of the
-        protocol.
+      metrics: columns to measure, by name (metrics.columns, `flowsr_jax.register_metric`,
+        measure.HISTOGRAM); none is those of the protocol.
       options: further options of the family's `sample`, hashable.
 
     Returns:
@@ -168,7 +169,7 @@ def _run(job: Job, cases: Sequence[Case], out: Path):
     extras: list[dict[str, float]] = []
     failed: dict[str, str] = {}
     sheet: list[tuple[str, Any]] = []
-    with PerImage(out / "per_image.csv") as file, progress(len(cases)) as shown:
+    with PerImage(out / "per_image.csv", job.chosen) as file, progress(len(cases)) as shown:
         for case in cases:
             try:
                 pair, images, found, extra = _measure_case(
@@ -248,7 +249,8 @@ def _columns(methods: Sequence[Method], images: Mapping[str, list]) -> dict[str,
 
 
 def _brief(job: Job, found: Sequence[Mapping[str, Any]]) -> str:
-    column = next((c for c in COLUMNS if all(c in row for row in found)), None)
+    names = (name for name in (*COLUMNS, *job.chosen) if name != HISTOGRAM)
+    column = next((c for c in names if all(c in row for row in found)), None)
     if column is None:
         return "measured"
     cells = [f"{m.method} {row[column]:.2f}" for m, row in zip(job.methods, found, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowsr_jax.io.tf_checkpoint import checkpoint_files, checkpoint_prefix
 from flowsr_jax.io.torch_file import Report, WeightsFileError, read_weights
-from flowsr_jax.models.torch_rules import SHOWN, Imported, import_weights, show
+from flowsr_jax.models.importer import SHOWN, Imported, import_weights, show
 
 
 def import_files(

@@ -21,7 +21,7 @@ from flowsr_jax.config import choice
 from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.io.torch_pickle import STORAGES
 from flowsr_jax.models.base import Params
-from flowsr_jax.models.torch_rules import state_dict
+from flowsr_jax.models.importer import state_dict
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
 DTYPES = ("float16", "bfloat16")

@@ -1,34 +1,33 @@
-"""Model families; one line registers each, and nothing else knows their names."""
-
-import importlib
+"""Model families; one line registers each, and nothing outside this folder knows their names."""
 
 from flowsr_jax.models.base import (
+    FAMILIES,
     Family,
     Params,
     View,
     families,
     family_of,
     get_family,
-    register,
+    kind_of,
+    register_family,
+    scale_of,
     verb,
 )
 
-
-def _lazy(name: str):
-    """Import a family's record on first use, so that one family costs no other's imports."""
-    return lambda: importlib.import_module(f"flowsr_jax.models.{name}").FAMILY
-
-
 for _name in ("srflow", "rrdb", "sr3", "irn", "glow", "realnvp", "nice"):
-    register(_name, _lazy(_name))
+    # Imported on first use, so that one family costs no other's imports.
+    register_family(_name, f"flowsr_jax.models.{_name}:FAMILY")
 
 __all__ = [
+    "FAMILIES",
     "Family",
     "Params",
     "View",
     "families",
     "family_of",
     "get_family",
-    "register",
+    "kind_of",
+    "register_family",
+    "scale_of",
     "verb",
 ]

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from flowsr_jax.config import nearest
+from flowsr_jax.models.inputs import check_lr
+from flowsr_jax.registry import Registry
+
+if TYPE_CHECKING:
+    from flowsr_jax.models.importer import Importer
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -83,32 +87,54 @@ class View:
     stochastic: bool = False
 
 
+KINDS = ("super_resolution", "rescaling", "unconditional")
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The record of one model family: pure functions, nothing else.
+    """The record of one model family: pure functions and facts, nothing else.
+
+    What a model can do is read from here.  A fact that depends on the hyper-parameters is a
+    function of the config.
 
     Required:
       name: key of the registry and of `config.family`.
-      config_class: frozen dataclass of hyper-parameters.
+      config_class: frozen dataclass of hyper-parameters; its class attribute `family` is the
+        name.
       init: (config, key) -> Params.
       losses: {name: loss}; each loss has the one signature
         (params, state, batch, key, **options) -> (scalar, (new_state, metrics)):
         batch is a dict of float32 arrays in [0,1]; metrics is a dict of scalars;
         options come from the phase's `loss_options`.
-      check_lr: (config, lr) -> None; raises ValueError for an input that the
-        model cannot take (before any compilation).
       sample: (params, lr, key, *, temperature, num_samples, **family options); with
         `noise_shapes` it also takes `noise=`, the list of standard-normal arrays
         [B,...] ([num_samples,B,...] with num_samples) used in place of draws from the
         key, which may then be None.
 
-    Optional (None when the family lacks the verb):
-      check_hr: (config, hr) -> None; raises for HR images that the model cannot take.
-        Families that have it need no LR: their `encode` and `decode` take none.
-      encode, decode: exact latents and log-likelihood: (params, hr, lr) ->
-        (latents, log_prob [B]), (params, latents, lr) -> hr; without lr where there is
-        `check_hr`.  They may take `label=` and other options.
+    Facts, with defaults of a 3-channel super-resolver:
+      kind: (config) -> "super_resolution": `sample`, `encode` and `decode` take an LR image;
+        "rescaling": `sample` takes an LR image that `downscale` made, `encode` and `decode`
+        take none; "unconditional": nothing takes an LR image.
+      scale: (config) -> HR sides divided by LR sides.
+      channels, lr_channels: (config) -> channels of the images drawn, and of LR images.
+      multiple: (config) -> int; LR sides must be multiples of it.
+      image_shape: (config) -> shape of one image that an unconditional model draws.
+      n_bits: (config) -> bits per value of the images that are modelled.
+      classes: (config) -> number of classes that `label=` chooses from; 0 is none.
+      stochastic: `sample` draws; if False its key is None and never used.
+      default_temperature: (config) -> the temperature that None stands for, or None for a
+        family whose noise has no scale of its own.
       likelihood: `encode` gives a log-likelihood (else None in its place).
+      codec_groups: parameter groups of a rescaling model that make and restore LR images; none
+        is all of them.
+      repairs_jpeg: (config) -> a rescaling model restores LR images after JPEG too.
+
+    Verbs and more (None when the family lacks the verb):
+      check_hr: (config, hr) -> None; raises for HR images that `encode` without an LR
+        image cannot take.  Required for such a family if it has `encode`.
+      encode, decode: exact latents and log-likelihood: (params, hr, lr) ->
+        (latents, log_prob [B]), (params, latents, lr) -> hr; without lr unless the kind is
+        "super_resolution".  They may take `label=` and other options.
       bits_per_dim: (params, hr, key, **options) -> [B]; where it is not that of 8-bit images.
       downscale, upscale: of a rescaling model, which makes its own LR images:
         (params, hr, *, quantize) -> lr, (params, lr, key, **options) -> hr.
@@ -121,27 +147,38 @@ class Family:
       latent_shapes: (config, lr_shape) -> shapes of encode's latents.
       noise_shapes: (config, lr_shape, **sample's options) -> shapes [B,H,W,C] of the
         noise that `sample` draws; H and W proportional to the LR's (so that noise can
-        be made block by block).  None: `sample` is deterministic.
+        be made block by block).  None: the noise of a stochastic family cannot be given.
       predict_noise: (params, noisy, level, condition) -> eps; one call of a diffusion
         network.
-      recognise_torch: (state dict) -> bool: these keys belong to this family.
-      from_torch: (state dict, **overrides) -> Params.
-      group_files: {group: (state dict) -> its parameters}: groups that have an official
-        weight file of their own (a phase's `init_files`).
+      programs: (family, config, lr_shape, options) -> {name: Program}; what is exported.
+        None is `programs.verb_programs`: the verbs above.
+      weights: how official weights are read and written.
       notes: (config) -> lines that a training run says at its beginning.
-      multiple: (config) -> int; LR sides must be multiples of it.
     """
 
     name: str
     config_class: type
     init: Callable
     losses: Mapping[str, Callable]
-    check_lr: Callable
     sample: Callable
+
+    kind: Callable[[Any], str] = lambda config: "super_resolution"
+    scale: Callable[[Any], int] = lambda config: config.scale
+    channels: Callable[[Any], int] = lambda config: 3
+    lr_channels: Callable[[Any], int] = lambda config: 3
+    multiple: Callable[[Any], int] = lambda config: 1
+    image_shape: Callable[[Any], tuple[int, ...]] | None = None
+    n_bits: Callable[[Any], int] = lambda config: 8
+    classes: Callable[[Any], int] = lambda config: 0
+    stochastic: bool = True
+    default_temperature: Callable[[Any], float | None] = lambda config: None
+    likelihood: bool = True
+    codec_groups: tuple[str, ...] = ()
+    repairs_jpeg: Callable[[Any], bool] = lambda config: False
+
     check_hr: Callable | None = None
     encode: Callable | None = None
     decode: Callable | None = None
-    likelihood: bool = True
     bits_per_dim: Callable | None = None
     downscale: Callable | None = None
     upscale: Callable | None = None
@@ -152,11 +189,9 @@ class Family:
     latent_shapes: Callable | None = None
     noise_shapes: Callable | None = None
     predict_noise: Callable | None = None
-    recognise_torch: Callable | None = None
-    from_torch: Callable | None = None
-    group_files: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    programs: Callable | None = None
+    weights: Importer | None = None
     notes: Callable = lambda config: ()
-    multiple: Callable = lambda config: 1
 
     VERBS = (
         "sample",
@@ -168,32 +203,48 @@ class Family:
         "predict_noise",
     )
 
+    def check_lr(self, config: Any, lr: Any) -> None:
+        """Check an LR batch [B,h,w,C] before any compilation; None for unconditional models.
 
-_REGISTRY: dict[str, Callable[[], Family]] = {}
+        Raises:
+          TypeError, ValueError: an input that the model cannot take.
+        """
+        if self.kind(config) == "unconditional":
+            if lr is not None:
+                raise ValueError(
+                    f"{self.name} draws images from nothing: pass None for lr, and shape= or "
+                    "num_samples="
+                )
+            return
+        if lr is None:
+            raise TypeError(f"{self.name} draws HR images of LR images: lr must not be None")
+        check_lr(lr, self.lr_channels(config), self.multiple(config))
 
 
-def register(name: str, load: Callable[[], Family]) -> None:
-    """Add a family; `load` imports and returns its record on first use."""
-    _REGISTRY[name] = load
+FAMILIES: Registry[Family] = Registry("model family")
+
+
+def register_family(name: str, family: Family | str) -> None:
+    """Add a family: its record, or "module:attribute" of the record, imported on first use.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+    FAMILIES.register(name, family)
 
 
 def families() -> tuple[str, ...]:
-    """Names of all known families."""
-    return tuple(sorted(_REGISTRY))
+    """Return the names of all known families."""
+    return FAMILIES.names()
 
 
 def get_family(name: str) -> Family:
     """Return the record of a family.
 
     Raises:
-      ValueError: unknown name; the message lists the known ones.
+      ValueError: an unknown name; the message lists the known ones.
     """
-    if name not in _REGISTRY:
-        known = ", ".join(families())
-        raise ValueError(
-            f"unknown model family {name!r}{nearest(name, _REGISTRY)} (known: {known})"
-        )
-    return _REGISTRY[name]()
+    return FAMILIES.get(name)
 
 
 def family_of(params: Params) -> Family:
@@ -206,13 +257,14 @@ def family_of(params: Params) -> Family:
     return get_family(params.config.family)
 
 
-def draws_alone(params: Params) -> bool:
-    """Whether the model draws images from nothing: `check_lr` lets None pass."""
-    try:
-        family_of(params).check_lr(params.config, None)
-    except (TypeError, ValueError):
-        return False
-    return True
+def kind_of(params: Params) -> str:
+    """Return the kind of a model; see `Family.kind`."""
+    return family_of(params).kind(params.config)
+
+
+def scale_of(params: Params) -> int:
+    """Return HR sides divided by LR sides."""
+    return family_of(params).scale(params.config)
 
 
 def verb(params: Params, name: str) -> Callable:
@@ -220,6 +272,6 @@ def verb(params: Params, name: str) -> Callable:
     family = family_of(params)
     function = getattr(family, name)
     if function is None:
-        have = [v for v in Family.VERBS if getattr(family, v, None) is not None]
+        have = [v for v in Family.VERBS if getattr(family, v) is not None]
         raise ValueError(f"family {family.name!r} has no {name!r}; it has: {', '.join(have)}")
     return function

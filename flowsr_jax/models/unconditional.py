@@ -63,15 +63,6 @@ def to_bits(log_prob, dims: int, n_bits: int = 8):
     return gaussian.bits_per_dim(log_prob, dims) - (8 - n_bits)
 
 
-def check_no_lr(config, lr) -> None:
-    """Raise ValueError unless lr is None."""
-    if lr is not None:
-        raise ValueError(
-            f"{config.family} draws images from nothing: pass None for lr, and shape= or "
-            "num_samples="
-        )
-
-
 def check_shape(config, shape) -> None:
     """Raise ValueError unless images of `shape` [B,H,W,C] can be squeezed."""
     h, w, channels = shape[1:]
@@ -177,7 +168,7 @@ class Unconditional:
 
         Args:
           params: model parameters.
-          lr: None.
+          lr: None; it is there because other families need one.
           key: PRNG key; may be None with `noise`.
           shape: of one image, [H,W,C], or of the batch, [B,H,W,C]; None is the config's.
           num_samples: B, where `shape` does not say it; else the number of labels, or 1.
@@ -194,7 +185,6 @@ class Unconditional:
           TypeError, ValueError: an argument that the model cannot take.
         """
         config = params.config
-        check_no_lr(config, lr)
         noise = None if noise is None else list(noise)
         shape = self._drawn_shape(config, shape, num_samples, label, noise)
         if noise is None:
@@ -214,7 +204,6 @@ class Unconditional:
         See flowsr_jax.check_invertibility.
         """
         config = params.config
-        check_no_lr(config, lr)
         label = 0 if config.classes and label is None else label
         label = check_label(config, label, 1)
         temperature = config.temperature if temperature is None else temperature

@@ -15,7 +15,7 @@ from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.io import weights
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.models.base import Params, family_of
-from flowsr_jax.models.torch_rules import import_weights
+from flowsr_jax.models.importer import file_groups, import_weights
 from flowsr_jax.train.config import PhaseConfig
 from flowsr_jax.train.mesh import abstract_state, place, replicated, state_sharding
 from flowsr_jax.train.resume import check_resumable
@@ -115,7 +115,7 @@ def take_over(params: Params, phase: PhaseConfig) -> Params:
         where = f"phase {phase.name!r}: init_files.{name} = {path!r}"
         if name not in params:
             raise ConfigError(f"{where}: the model has no group {name!r}")
-        read = family_of(params).group_files[name]
+        read = file_groups(family_of(params))[name]
         found[name] = (where, _read(where, path, lambda p, read=read: read(read_weights(p))))
     for name, (where, tree) in found.items():
         _check_same_shapes(f"{where}, group {name!r}", tree, params[name])
@@ -137,7 +137,7 @@ def _read(where: str, path: str, read: Callable[[str], Any]) -> Any:
 
 def _check_filled(params: Params) -> None:
     """Raise ConfigError for groups without weights of their own, which begin as NaN."""
-    for name in family_of(params).group_files:
+    for name in file_groups(family_of(params)):
         if name in params and any(bool(jnp.isnan(x).any()) for x in jax.tree.leaves(params[name])):
             raise ConfigError(
                 f"the group {name!r} has no weights: give a file of them as "

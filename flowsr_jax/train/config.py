@@ -27,7 +27,9 @@ from flowsr_jax.config import (
     to_dict,
 )
 from flowsr_jax.data.config import DataConfig
+from flowsr_jax.metrics.columns import METRICS
 from flowsr_jax.models.base import get_family
+from flowsr_jax.models.importer import file_groups
 from flowsr_jax.train.overrides import override, plain
 
 OPTIMIZERS = ("adam", "adamw", "adamax", "adamax_glow", "sgd")
@@ -179,7 +181,8 @@ class TrainConfig:
       mesh_data, mesh_fsdp: device mesh; -1 takes all devices.
       valid_images: images per validation (0: all); valid_crop: centre crop of so many
         HR pixels (0: whole); valid_draws: samples per stochastic view;
-        sheet_images: rows of the picture sheet.
+        sheet_images: rows of the picture sheet; metrics: further columns of the validation
+        table, names of `flowsr_jax.register_metric` or "ms_ssim".
       compilation_cache: folder of compiled programs; "auto" puts it beside the
         workdir; None leaves jax's setting.
       tensorboard: write event files too, where tensorboardX is installed.
@@ -203,6 +206,7 @@ class TrainConfig:
     valid_crop: Natural = 0
     valid_draws: Count = 3
     sheet_images: Natural = 4
+    metrics: tuple[str, ...] = ()
     compilation_cache: str | None = "auto"
     tensorboard: bool = True
 
@@ -217,7 +221,10 @@ class TrainConfig:
             self.accumulate,
             f"a divisor of batch_size = {self.batch_size}",
         )
-        choice("best", self.best, BEST)
+        for name in self.metrics:
+            if name not in METRICS:
+                choice("metrics", name, METRICS.names())
+        choice("best", self.best, (*BEST, *self.metrics))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +246,7 @@ class Config:
             for loss in phase.losses():
                 choice(f"{path}: loss", loss, tuple(family.losses))
             for group in phase.init_files:
-                choice(f"{path}.init_files: group", group, tuple(family.group_files))
+                choice(f"{path}.init_files: group", group, file_groups(family))
             if phase.init_from_data and family.init_from_data is None:
                 raise ConfigError(f"{path}.init_from_data: family {family.name!r} has none")
 

@@ -14,7 +14,8 @@ from flowsr_jax.files.colour import LUMA, to_float
 from flowsr_jax.math.gaussian import bits_per_dim, fitted_bits_per_dim
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import diversity_std, lr_psnr, psnr, ssim, to_uint8
-from flowsr_jax.models.base import Family, Params, View, draws_alone
+from flowsr_jax.metrics.columns import measure_metrics
+from flowsr_jax.models.base import Family, Params, View
 from flowsr_jax.train.report import COLUMNS, Report
 
 Pair = Mapping[str, Any]
@@ -28,6 +29,7 @@ def evaluate(
     key: jax.Array,
     draws: int = 1,
     *,
+    metrics: Sequence[str] = (),
     show: Callable[[Pair, dict[str, list[np.ndarray]]], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report | None:
@@ -47,6 +49,7 @@ def evaluate(
       pairs: of flowsr_jax.data.valid_pairs.
       key: random key of the draws.
       draws: samples per image of the stochastic views; numbers are means over them.
+      metrics: further columns, names of `flowsr_jax.register_metric`.
       show: called with each pair and its uint8 images {view: [draw, ...]}; the pair has
         the LR image of a rescaling family as "own_lr", and no "lr" where none is used.
       stop: polled between images; True ends the evaluation.
@@ -77,11 +80,11 @@ def evaluate(
                 if view is views[0]:
                     estimate = found
         for name, found in images.items():
-            row = task.measure(found, name in task.baseline)
+            row = task.measure(found, name in task.baseline, metrics)
             measured.setdefault(name, []).append({**row, "nonfinite": broken[name]})
         if likely:
             bits.append(_bits(family, params, task, image_key))
-            if family.check_hr is None:
+            if family.kind(params.config) == "super_resolution":
                 gaussian.append(fitted_bits_per_dim(255.0 * np.float64(estimate), pair["hr"]))
         if show:
             show(task.pair, images)
@@ -90,7 +93,7 @@ def evaluate(
         tuple(rows),
         float(np.mean(bits)) if bits else None,
         float(np.mean(gaussian)) if gaussian else None,
-        own_lr=family.downscale is not None,
+        own_lr=family.kind(params.config) == "rescaling",
     )
 
 
@@ -109,10 +112,12 @@ class _Task:
     given: np.ndarray
     baseline: Mapping[str, list[np.ndarray]]
 
-    def measure(self, images: list[np.ndarray], baseline: bool) -> dict[str, Any]:
+    def measure(
+        self, images: list[np.ndarray], baseline: bool, metrics: Sequence[str]
+    ) -> dict[str, Any]:
         """Return the columns of the 8-bit images of a row, without `nonfinite`."""
         if not self.baseline:
-            return dict.fromkeys(COLUMNS)
+            return {**dict.fromkeys(COLUMNS), **measure_metrics(metrics, images, None)}
 
         def mean(metric: Callable[..., float], *arguments: Any) -> float:
             return float(np.mean([metric(image, *arguments) for image in images]))
@@ -126,16 +131,16 @@ class _Task:
             found["lr_psnr"] = psnr(own, lr)
         several = len(images) > 1
         found["diversity"] = float(diversity_std(np.stack(images))) if several else None
-        return found
+        return found | measure_metrics(metrics, images, hr)
 
 
 def _task(params: Params, family: Family, pair: Pair) -> _Task:
     hr = pair["hr"]
-    if draws_alone(params):
+    if family.kind(params.config) == "unconditional":
         return _Task({k: v for k, v in pair.items() if k != "lr"}, to_float(hr)[None], {})
     lr, scale = pair["lr"], hr.shape[0] // pair["lr"].shape[0]
     baseline = {"bicubic": [imresize(lr, scale)]} if scale > 1 else {"input": [lr]}
-    if family.downscale is None:
+    if family.kind(params.config) != "rescaling":
         return _Task(pair, to_float(lr)[None], baseline)
     own = np.asarray(family.downscale(params, to_float(hr)[None], quantize=True))[0]
     if own.shape[-1] == 1:
@@ -155,7 +160,7 @@ def _compiled(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
 def _row(name: str, found: list[dict[str, Any]], draws: int) -> dict[str, Any]:
     row: dict[str, Any] = {"view": name, "images": len(found), "draws": draws}
-    for column in COLUMNS:
+    for column in (c for c in found[0] if c != "nonfinite"):
         values = [f[column] for f in found if f[column] is not None]
         row[column] = float(np.mean(values)) if values else None
     return {**row, "nonfinite": sum(f["nonfinite"] for f in found)}
@@ -167,9 +172,9 @@ def _bits(family: Family, params: Params, task: _Task, key: jax.Array) -> float:
     Else: the density on [0,1], refined to levels, without added noise.
     """
     hr, options = to_float(task.pair["hr"])[None], {}
-    if getattr(params.config, "classes", 0) and "label" in task.pair:
+    if family.classes(params.config) and "label" in task.pair:
         options["label"] = np.array([task.pair["label"]], np.int32)
-    if family.check_hr is None:
+    if family.kind(params.config) == "super_resolution":
         options["lr"] = task.given
     if family.bits_per_dim is not None:
         return float(jax.jit(family.bits_per_dim)(params, hr, key=key, **options)[0])

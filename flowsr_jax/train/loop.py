@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.data import make_loader, make_source, valid_pairs
+from flowsr_jax.data import Source, make_loader, make_source, valid_pairs
 from flowsr_jax.files.atomic import atomic_write, remove_leftovers, require_writable
 from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.io import weights
@@ -104,7 +104,13 @@ def _key(seed: jax.Array, purpose: int, index: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
 
 
-def train_and_evaluate(config: Config, workdir: str) -> Params:
+def train_and_evaluate(
+    config: Config,
+    workdir: str,
+    *,
+    source: Source | None = None,
+    valid_source: Source | None = None,
+) -> Params:
     """Train, validate and export a model; resume if `workdir` holds checkpoints.
 
     A resumed run continues bit for bit: weights, optimiser, averages, random keys and the
@@ -114,6 +120,8 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
       config: from `flowsr_jax.train.config.resolve`.
       workdir: the folder of the run, the same one for all processes; docs/design.md
         lists what it will hold.
+      source, valid_source: training and validation images, in place of those that
+        `config.data` names.
 
     Returns:
       The final (averaged) weights, as exported to `workdir`/model.
@@ -144,7 +152,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
     mesh = meshes.make_mesh(train.mesh_data, train.mesh_fsdp)
     meshes.check_batch(train.batch_size, train.accumulate, mesh)
     pairs = valid_pairs(
-        make_source(config.data, "valid"),
+        make_source(config.data, "valid") if valid_source is None else valid_source,
         config.data,
         multiple=family.multiple(config.model),
         count=train.valid_images,
@@ -152,7 +160,7 @@ def train_and_evaluate(config: Config, workdir: str) -> Params:
     )
     offsets = [sum(p.steps for p in train.phases[:i]) for i in range(len(train.phases) + 1)]
 
-    source = make_source(config.data, "train")
+    source = make_source(config.data, "train") if source is None else source
     folder = os.path.join(workdir, "checkpoints")
     with (
         locked(workdir) if first else contextlib.nullcontext(),
@@ -257,7 +265,7 @@ def validate(
 
     report = evaluate(
         state.weights, run.family, views, run.pairs, run.key(3), train.valid_draws,
-        show=show, stop=run.request.agreed,
+        metrics=train.metrics, show=show, stop=run.request.agreed,
     )  # fmt: skip
     if report is None or jax.process_index() != 0:
         return report

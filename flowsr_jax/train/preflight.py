@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flowsr_jax.config import ConfigError, nearest
-from flowsr_jax.models.base import Family, Params, draws_alone
+from flowsr_jax.models.base import Family, Params
 from flowsr_jax.train.begin import take_over
 from flowsr_jax.train.config import Config, PhaseConfig
 from flowsr_jax.train.state import create, trained_groups
@@ -105,24 +105,24 @@ def batch_shapes(config: Config, source: Any) -> Batch:
 
 def _check_data(config: Config, family: Family, source: Any) -> None:
     model, data = config.model, config.data
-    scale = getattr(model, "scale", data.scale)
+    scale = family.scale(model)
     if scale != data.scale:
         raise ConfigError(
             f"data.scale = {data.scale}, but the model's scale is {scale}: set data.scale = "
             f"{scale}, or the model's (model.scale, of SRFlow model.encoder.scale)"
         )
-    if getattr(model, "classes", 0) and "label" not in source.fields:
+    if (classes := family.classes(model)) and "label" not in source.fields:
         raise ConfigError(
-            f"model.classes = {model.classes}, but data.source = {data.source!r} has no labels "
+            f"model.classes = {classes}, but data.source = {data.source!r} has no labels "
             "('digits' and some sets of 'tfds' have): set model.classes = 0, or another source"
         )
     shapes = batch_shapes(config, source)
-    if family.check_hr is not None:
+    if family.check_hr:
         _check_image(
             f"data.patch_size = {data.patch_size}, data.channels = {data.channels}",
             functools.partial(family.check_hr, model), shapes["hr"],
         )  # fmt: skip
-    elif family.downscale is None:
+    elif family.kind(model) == "super_resolution":
         _check_image(
             f"data.patch_size = {data.patch_size} at scale {data.scale}",
             functools.partial(family.check_lr, model), shapes["lr"],
@@ -131,18 +131,18 @@ def _check_data(config: Config, family: Family, source: Any) -> None:
 
 def _check_pairs(config: Config, family: Family, params: Params, pairs: Sequence[Any]) -> None:
     """Check every validation image, and what the model makes of the first one."""
-    alone, shapes = draws_alone(params), set()
+    kind, shapes = family.kind(config.model), set()
     for pair in pairs:
         hr, lr = (jax.ShapeDtypeStruct((1, *pair[k].shape), np.float32) for k in ("hr", "lr"))
         where = f"validation image {pair['name']!r}"
-        if family.check_hr is not None:
+        if family.check_hr:
             _check_image(where, functools.partial(family.check_hr, config.model), hr)
-        if family.downscale is not None:
+        if kind == "rescaling":
             lr = jax.eval_shape(functools.partial(family.downscale, quantize=False), params, hr)
-        elif not alone:
+        elif kind == "super_resolution":
             _check_image(where, functools.partial(family.check_lr, config.model), lr)
         shapes.add((hr.shape, lr.shape))
-    if alone or not shapes:
+    if kind == "unconditional" or not shapes:
         return
     wanted, given = min(shapes)
     lr = jax.ShapeDtypeStruct(given, np.float32)

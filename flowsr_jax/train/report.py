@@ -10,15 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.metrics.columns import cell
+from flowsr_jax.metrics.columns import column as find_column
 
 COLUMNS = ("psnr", "ssim", "lr_psnr", "diversity")
-TITLES = {  # column: (title, format)
-    "psnr": ("PSNR", ".2f"),
-    "ssim": ("SSIM", ".4f"),
-    "lr_psnr": ("LR-PSNR", ".4g"),
-    "diversity": ("diversity", ".4g"),
-    "nonfinite": ("non-finite pixels", "d"),
-}
+ABOUT = ("view", "images", "draws")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +23,11 @@ class Report:
 
     Attributes:
       rows: one dict per view: view, images, draws, psnr, ssim, lr_psnr, diversity (None
-        unless the view is stochastic) and nonfinite, a count of pixels that are NaN or
-        infinite (they enter the other columns as black).  The first row is "bicubic"
-        upscaling, at scale 1 the "input" or, of a model with grey LR images, "grey"; there
-        is none if the model draws images from nothing, and all but nonfinite is None.
+        unless the view is stochastic), the config's `train.metrics`, and nonfinite, a
+        count of pixels that are NaN or infinite (they enter the other columns as black).
+        The first row is "bicubic" upscaling, at scale 1 the "input" or, of a model with grey
+        LR images, "grey"; there is none if the model draws images from nothing, and then all
+        but nonfinite and metrics without a reference are None.
       bits_per_dim: -log2 p of 8-bit images per dimension, or None.
       gaussian_bits_per_dim: the same of a Gaussian around the first view's image, with
         the best standard deviation for each image: what a likelihood has to beat; None
@@ -61,8 +58,8 @@ class Report:
         found = {
             f"valid/{row['view']}/{c}": row[c]
             for row in self.rows
-            for c in (*COLUMNS, "nonfinite")
-            if row[c] is not None
+            for c in row
+            if c not in ABOUT and row[c] is not None
         }
         if self.bits_per_dim is not None:
             found["valid/bits_per_dim"] = self.bits_per_dim
@@ -81,6 +78,8 @@ class Report:
         else:
             column = "psnr" if best == "auto" else best
             value = self.rows[1][column] if len(self.rows) > 1 else None
+            if value is not None and not find_column(column).higher:
+                value = -value
         return value if value is not None and math.isfinite(value) else None
 
 
@@ -90,12 +89,13 @@ def write_report(report: Report, workdir: str, about: Mapping[str, Any]) -> None
     # JSON knows no infinity (an exact PSNR) and no NaN.
     record = json.loads(json.dumps(record), parse_constant=str)
     _replace(os.path.join(workdir, "result.json"), json.dumps(record, indent=1) + "\n")
-    columns = [c for c in TITLES if any(row[c] is not None for row in report.rows)]
-    titles = ["view", *(TITLES[c][0] for c in columns)]
+    names = [c for c in report.rows[0] if c not in ABOUT]
+    columns = [c for c in names if any(row[c] is not None for row in report.rows)]
+    titles = ["view", *(find_column(c).title for c in columns)]
     lines = [", ".join(f"{k} {v}" for k, v in about.items()), ""]
     lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in report.rows:
-        cells = ["" if row[c] is None else format(row[c], TITLES[c][1]) for c in columns]
+        cells = [cell(c, row[c]) for c in columns]
         lines.append(f"| {' | '.join([row['view'], *cells])} |")
     lines += [""]
     if report.bits_per_dim is not None:

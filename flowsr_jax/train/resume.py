@@ -15,7 +15,7 @@ from flowsr_jax.train.schedules import learning_rate
 # of the training (a differently sharded or recomputed step agrees up to rounding; so does an
 # accumulated one, if its loss draws no random numbers).
 HARMLESS = re.compile(
-    r"name|train\.(log_every|valid_\w+|sheet_images|checkpoint_every|keep|best|max_skipped\w*"
+    r"name|train\.(log_every|valid_\w+|sheet_images|metrics|checkpoint_every|keep|best|max_skipped\w*"
     r"|mesh_\w+|accumulate|compilation_cache|tensorboard|phases\[\d+\]\.(name|init_from))"
     r"|data\.(\w+_dir|valid_split|workers|cache_mib)|model\.(\w+\.)*compute\.memory"
 )

@@ -208,5 +208,5 @@ class _Task:
 
 
 def _colour_profile(picture: Picture) -> bool:
-    """Return whether a kept profile is one of RGB, which a grey file must not hold."""
+    """Whether a kept profile is one of RGB, which a grey file must not hold."""
     return picture.profile.get("iCCP", b"")[16:20] == b"RGB "

@@ -74,7 +74,7 @@ class LowResolutionError:
             self._squares[i] += np.square(imresize(image, 1 / s)[inside] - want).sum()
 
     def psnr(self) -> float:
-        """Return the mean over the samples in dB; infinite if an LR is hit exactly."""
+        """Mean over the samples in dB; infinite if an LR is hit exactly."""
         with np.errstate(divide="ignore"):
             return float(np.mean(10 * np.log10(255**2 * self._lr.size / self._squares)))
 
@@ -112,7 +112,7 @@ class Projector:
 
 
 def grey(strips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Return the luma [n,rows,w] of colour strips [n,rows,w,3]."""
+    """Luma [n,rows,w] of colour strips [n,rows,w,3]."""
     for strip in strips:
         yield strip @ LUMA
 

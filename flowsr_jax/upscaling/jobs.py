@@ -85,7 +85,7 @@ class Plan(Sequence[Job]):
         return self.file or os.path.splitext(name)[0]
 
     def folders(self) -> set[Path]:
-        """Return the folders that are written to."""
+        """The folders that are written to."""
         return {self.out / os.path.dirname(self.stem(name)) for _, name in self.entries}
 
 
@@ -181,7 +181,7 @@ def _expanded(sources) -> list[Path]:
 
 
 def _named_file(out: Path, listings: Sequence[Listing]) -> bool:
-    """Return whether `out` names the output file of a single input file."""
+    """Whether `out` names the output file of a single input file."""
     if out.suffix.lower() not in KINDS or out.is_dir():
         return False
     if len(listings) == 1 and not listings[0].folder:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from flowsr_jax.files.images import Picture
-from flowsr_jax.models import Params
+from flowsr_jax.models import Params, family_of, scale_of
 
 KEYWORD = "flowsr_jax rescale"
 FORMAT = 1
@@ -44,7 +44,7 @@ class Mark:
     alpha: bool
 
     def text(self) -> dict[str, str]:
-        """Return the texts of a PNG file: for people, and for `read_mark`."""
+        """The texts of a PNG file: for people, and for `read_mark`."""
         return {
             "Comment": f"LR image that the rescaling model {self.family} {self.scale}x made of "
             f"{self.width}x{self.height} pixels, for `launch/rescale.py up`. Keep it PNG.",
@@ -55,10 +55,12 @@ class Mark:
 def identity(params: Params) -> str:
     """Return 16 hex digits of the weights that make and restore LR images.
 
-    They are the group "generator", where there is one: what is trained beside it (a
-    discriminator, a net that repairs JPEG files) does not change the LR image.
+    What is trained beside them (a discriminator, a net that repairs JPEG files) does not
+    change the LR image.
     """
-    tree = params.get("generator", params.tree)
+    groups = family_of(params).codec_groups or tuple(params)
+    # One group counts as the tree itself: so were the marks made that files have.
+    tree = params[groups[0]] if len(groups) == 1 else {name: params[name] for name in groups}
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         values = np.ascontiguousarray(leaf, np.float32)
@@ -68,8 +70,8 @@ def identity(params: Params) -> str:
 
 
 def repairs_jpeg(params: Params) -> bool:
-    """Return whether the model has a net that repairs LR images after JPEG (IRN-Compression)."""
-    return getattr(params.config, "restorer", None) is not None
+    """Whether the model has a net that repairs LR images after JPEG (IRN-Compression)."""
+    return family_of(params).repairs_jpeg(params.config)
 
 
 def read_mark(text: Mapping[str, str], height: int, width: int) -> Mark | None:
@@ -149,8 +151,8 @@ def check_lr_file(picture: Picture, params: Params, weights: str) -> tuple[Mark 
             f"{config.family!r} is a codec that restores what its own `down` made, not super-"
             "resolution: the result will be poor"
         ]
-    if mark.scale != config.scale:
-        raise MarkError(f"was made at scale {mark.scale}, but the model's scale is {config.scale}")
+    if mark.scale != (scale := scale_of(params)):
+        raise MarkError(f"was made at scale {mark.scale}, but the model's scale is {scale}")
     if (mark.family, mark.weights) != (config.family, weights):
         return mark, [
             f"warning: made with other weights ({mark.family} {mark.weights}) than those at hand "

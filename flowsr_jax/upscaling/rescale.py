@@ -105,7 +105,7 @@ def restore_files(
 
 def _require_rescaling(params: Params) -> None:
     family = family_of(params)
-    if family.downscale is None:
+    if family.kind(params.config) != "rescaling":
         raise UsageError(
             f"family {family.name!r} is no rescaling model: it has no 'downscale'; "
             "launch/sample.py does super-resolution"

@@ -29,7 +29,13 @@ SHOWN = 20
 
 
 class Source(Protocol):
-    """What the pipeline needs of a source."""
+    """What the pipeline needs of a source.
+
+    Attributes:
+      fields: what its examples hold: "hr", and where the set has them "lr" and "label".
+    """
+
+    fields: tuple[str, ...]
 
     def __len__(self) -> int: ...
 

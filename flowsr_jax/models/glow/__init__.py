@@ -3,15 +3,20 @@
 from flowsr_jax.models.base import Family
 from flowsr_jax.models.glow import losses, network, sample, weights
 from flowsr_jax.models.glow.config import GlowConfig
-from flowsr_jax.models.unconditional import check_no_lr
 
 FAMILY = Family(
     name="glow",
     config_class=GlowConfig,
     init=network.init,
     losses={"nll": losses.nll_loss},
-    check_lr=check_no_lr,
     sample=sample.sample,
+    kind=lambda config: "unconditional",
+    channels=lambda config: config.image_shape[-1],
+    multiple=lambda config: config.multiple,
+    image_shape=lambda config: config.image_shape,
+    n_bits=lambda config: config.n_bits,
+    classes=lambda config: config.classes,
+    default_temperature=lambda config: config.temperature,
     check_hr=sample.check_image,
     encode=sample.encode,
     decode=sample.decode,
@@ -21,9 +26,7 @@ FAMILY = Family(
     check_invertibility=sample.check_invertibility,
     latent_shapes=network.latent_shapes,
     noise_shapes=network.latent_shapes,
-    recognise_torch=weights.TF_MAP.recognise,
-    from_torch=weights.TF_MAP,
-    multiple=lambda config: config.multiple,
+    weights=weights.WEIGHTS,
 )
 
 __all__ = ["FAMILY", "GlowConfig"]

@@ -15,10 +15,10 @@ import numpy as np
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.models.glow.config import GlowConfig
-from flowsr_jax.models.torch_rules import (
+from flowsr_jax.models.importer import (
+    Importer,
     MisfitError,
     Rule,
-    TorchMap,
     make_config,
     shape_of,
     show,
@@ -133,8 +133,8 @@ def _check_permutation(name: str, found: np.ndarray) -> None:
         raise MisfitError(f"{show(name)} must hold each of 0 to {found.size - 1} once, as integers")
 
 
-# Serves as `Family.from_torch`: variables saved as .npz are official weights like others.
-TF_MAP = TorchMap(
+# Variables saved as .npz are official weights like others.
+WEIGHTS = Importer(
     family="glow",
     infer=infer_glow,
     rules=tf_rules,

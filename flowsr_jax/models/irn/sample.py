@@ -20,6 +20,7 @@ from flowsr_jax.models.irn.network import (
     quantize,
     z_shape,
 )
+from flowsr_jax.models.programs import Input, Program, verb_programs
 
 
 def check_hr(config: IRNConfig, hr) -> None:
@@ -176,3 +177,16 @@ def views(config: IRNConfig, loss: str):
 @jax.jit
 def _sample_after_jpeg(params, lr, key, *, temperature=None):
     return sample(params, compression.jpeg(lr), key, temperature=temperature)
+
+
+def programs(family, config: IRNConfig, lr: tuple, options) -> dict[str, Program]:
+    """Both ways for other runtimes, "downscale" and "upscale"; see `Family.programs`."""
+    hr = (lr[0], config.scale * lr[1], config.scale * lr[2], 3)
+    return {
+        "downscale": Program(
+            lambda params, hr: quantize(forward(params, hr)[0]),
+            {"hr": Input(hr, "HR images in [0,1]")},
+            "LR images in multiples of 1/255",
+        ),
+        "upscale": verb_programs(family, config, lr, options)["sample"],
+    }

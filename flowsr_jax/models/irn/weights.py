@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError, choice
-from flowsr_jax.models.irn.compression import RestorerConfig
-from flowsr_jax.models.irn.config import IRNConfig
-from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
-from flowsr_jax.models.torch_rules import (
+from flowsr_jax.models.importer import (
+    Importer,
     MisfitError,
     Rule,
-    TorchMap,
     assemble,
     conv_rules,
     make_config,
     shape_of,
 )
+from flowsr_jax.models.irn.compression import RestorerConfig
+from flowsr_jax.models.irn.config import IRNConfig
+from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
 from flowsr_jax.nets.vgg import layers
 
 _HAAR = np.array(
@@ -176,18 +176,6 @@ def infer_irn(weights: Mapping[str, Any], down_first: bool | None = None, **over
     return make_config(IRNConfig, values, overrides)
 
 
-from_torch = TorchMap(
-    family="irn",
-    infer=infer_irn,
-    rules=irn_rules,
-    recognise=lambda weights: any(
-        re.match(r"operations\.\d+\.(F\.conv1\.weight|haar_weights)", k) for k in weights
-    ),
-    licence=lambda config: "Invertible-Image-Rescaling: Apache-2.0 (recalled, not read)",
-    constants=constants,
-)
-
-
 def discriminator_from_torch(weights: Mapping[str, Any], size: int | None = None):
     """(parameters, running statistics) of an official discriminator_vgg_128 state dict.
 
@@ -218,3 +206,16 @@ def vgg_from_torch(weights: Mapping[str, Any]):
     wanted = {k for rule in rules for k in rule.keys}
     found = {k: v for k, v in weights.items() if k in wanted}
     return assemble(rules, found, IRNConfig(features=True)).tree["features"]
+
+
+WEIGHTS = Importer(
+    family="irn",
+    infer=infer_irn,
+    rules=irn_rules,
+    recognise=lambda weights: any(
+        re.match(r"operations\.\d+\.(F\.conv1\.weight|haar_weights)", k) for k in weights
+    ),
+    licence=lambda config: "Invertible-Image-Rescaling: Apache-2.0 (recalled, not read)",
+    constants=constants,
+    groups={"features": vgg_from_torch},
+)

@@ -3,15 +3,17 @@
 from flowsr_jax.models.base import Family
 from flowsr_jax.models.nice import losses, network, sample
 from flowsr_jax.models.nice.config import NICEConfig
-from flowsr_jax.models.unconditional import check_no_lr
 
 FAMILY = Family(
     name="nice",
     config_class=NICEConfig,
     init=network.init,
     losses={"nll": losses.nll_loss},
-    check_lr=check_no_lr,
     sample=sample.sample,
+    kind=lambda config: "unconditional",
+    channels=lambda config: config.image_shape[-1],
+    image_shape=lambda config: config.image_shape,
+    default_temperature=lambda config: config.temperature,
     check_hr=sample.check_image,
     encode=sample.encode,
     decode=sample.decode,

@@ -3,15 +3,18 @@
 from flowsr_jax.models.base import Family
 from flowsr_jax.models.realnvp import losses, network, sample
 from flowsr_jax.models.realnvp.config import RealNVPConfig
-from flowsr_jax.models.unconditional import check_no_lr
 
 FAMILY = Family(
     name="realnvp",
     config_class=RealNVPConfig,
     init=network.init,
     losses={"nll": losses.nll_loss},
-    check_lr=check_no_lr,
     sample=sample.sample,
+    kind=lambda config: "unconditional",
+    channels=lambda config: config.image_shape[-1],
+    multiple=lambda config: config.multiple,
+    image_shape=lambda config: config.image_shape,
+    default_temperature=lambda config: config.temperature,
     check_hr=sample.check_image,
     encode=sample.encode,
     decode=sample.decode,
@@ -21,7 +24,6 @@ FAMILY = Family(
     check_invertibility=sample.check_invertibility,
     latent_shapes=network.latent_shapes,
     noise_shapes=network.latent_shapes,
-    multiple=lambda config: config.multiple,
 )
 
 __all__ = ["FAMILY", "RealNVPConfig"]

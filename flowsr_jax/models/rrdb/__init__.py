@@ -1,20 +1,18 @@
 """RRDB: the L1-trained super-resolver that SRFlow uses as its LR encoder (Wang et al., 2018)."""
 
-from flowsr_jax.models.base import Family
-from flowsr_jax.models.inputs import check_lr
-from flowsr_jax.models.rrdb import losses, network, sample, weights
+from flowsr_jax.models.regression import regression_family
+from flowsr_jax.models.rrdb import network, weights
 from flowsr_jax.models.rrdb.config import RRDBConfig
 
-FAMILY = Family(
-    name="rrdb",
-    config_class=RRDBConfig,
+FAMILY = regression_family(
+    "rrdb",
+    RRDBConfig,
     init=network.init,
-    losses={"l1": losses.l1_loss},
-    check_lr=lambda config, lr: check_lr(lr, channels=config.in_channels),
-    sample=sample.sample,
-    recognise_torch=weights.from_torch.recognise,
-    from_torch=weights.from_torch,
-    views=sample.views,
+    apply=lambda params, lr: network.apply(params["encoder"], lr, params.config),
+    losses=("l1",),
+    channels=lambda config: config.out_channels,
+    lr_channels=lambda config: config.in_channels,
+    weights=weights.WEIGHTS,
 )
 
 __all__ = ["FAMILY", "RRDBConfig"]

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.models.importer import Importer, MisfitError, Rule, conv_rules, make_config
+from flowsr_jax.models.importer import shape_of as shape
 from flowsr_jax.models.rrdb.config import RRDBConfig
-from flowsr_jax.models.torch_rules import MisfitError, Rule, TorchMap, conv_rules, make_config
-from flowsr_jax.models.torch_rules import shape_of as shape
 
 # Names of: first convolution, convolution c of dense block j of RRDB i, trunk convolution,
 # upsampling convolution u of U (counted from 1), the two last convolutions.
@@ -161,7 +161,7 @@ def _licence(config: RRDBConfig) -> str:
     )
 
 
-from_torch = TorchMap(
+WEIGHTS = Importer(
     family="rrdb",
     infer=infer_rrdb,
     rules=lambda config, scheme="released": rrdb_rules(config, "", scheme),

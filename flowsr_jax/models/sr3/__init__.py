@@ -9,13 +9,16 @@ FAMILY = Family(
     config_class=SR3Config,
     init=network.init,
     losses={"eps": losses.eps_loss},
-    check_lr=arguments.check_lr,
     sample=sample.sample,
+    kind=lambda config: "super_resolution" if config.unet.cond_channels else "unconditional",
+    channels=lambda config: config.unet.image_channels,
+    lr_channels=lambda config: config.unet.image_channels,
+    image_shape=arguments.image_shape,
+    classes=lambda config: config.classes,
     views=sample.views,
     noise_shapes=sample.noise_shapes,
     predict_noise=network.predict_noise,
-    recognise_torch=weights.from_torch.recognise,
-    from_torch=weights.from_torch,
+    weights=weights.WEIGHTS,
 )
 
 __all__ = ["FAMILY", "SR3Config"]

@@ -7,7 +7,6 @@ import numpy as np
 
 from flowsr_jax.config import from_dict, to_dict
 from flowsr_jax.diffusion.samplers import SamplerConfig
-from flowsr_jax.models.inputs import check_image
 from flowsr_jax.models.sr3.config import SR3Config
 
 
@@ -23,12 +22,9 @@ def sampler_config(config: SR3Config, sampler: str | None = None, **options) -> 
     return from_dict(SamplerConfig, values, "sample")
 
 
-def check_lr(config: SR3Config, lr) -> None:
-    """An LR batch; a model without a condition also draws from nothing (lr None)."""
-    if lr is not None:
-        check_image("lr", lr, config.unet.image_channels)
-    elif config.unet.cond_channels:
-        raise ValueError("this sr3 enlarges images: lr must be [B,h,w,C], got None")
+def image_shape(config: SR3Config) -> tuple[int, int, int]:
+    """Shape of one image that a model without a condition draws."""
+    return (config.unet.image_size, config.unet.image_size, config.unet.image_channels)
 
 
 def batch_shape(config: SR3Config, lr, shape, num_samples, given) -> tuple[int, ...]:
@@ -48,7 +44,7 @@ def batch_shape(config: SR3Config, lr, shape, num_samples, given) -> tuple[int, 
         b, h, w, _ = lr.shape
         out = (b, scale * h, scale * w, unet.image_channels)
         return out if num_samples is None else (num_samples, *out)
-    image = (unet.image_size, unet.image_size, unet.image_channels)
+    image = image_shape(config)
     shape = image if shape is None else tuple(shape)
     if len(shape) == 3:
         counts = [len(x) for x in given if np.ndim(x)]

@@ -16,15 +16,15 @@ import numpy as np
 from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.diffusion import schedules
 from flowsr_jax.diffusion.schedules import ScheduleConfig
-from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.models.torch_rules import (
+from flowsr_jax.models.importer import (
+    Importer,
     MisfitError,
     Rule,
-    TorchMap,
     conv_rules,
     make_config,
     shape_of,
 )
+from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.nets.unet import UNetConfig, plan
 
 ROOT = "denoise_fn"
@@ -223,7 +223,7 @@ def _constants(config: SR3Config) -> dict[str, np.ndarray]:
     return found
 
 
-from_torch = TorchMap(
+WEIGHTS = Importer(
     family="sr3",
     infer=infer_sr3,
     rules=sr3_rules,

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.models.regression import regression_loss
 from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.models.srflow.network import build_flow, condition
-from flowsr_jax.models.srflow.sample import encode
+from flowsr_jax.models.srflow.sample import encode, encoder_image
 
 LOG_2 = math.log(2.0)
+l1_loss = regression_loss(encoder_image, "l1")  # of the encoder alone
 
 
 def add_noise(key, hr, noise: str = "gaussian", sigma: float = 4.0 / math.sqrt(3.0), quant=32.0):

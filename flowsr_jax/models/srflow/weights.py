@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.models.rrdb.weights import infer_rrdb, rrdb_rules
-from flowsr_jax.models.srflow.config import SRFlowConfig
-from flowsr_jax.models.torch_rules import (
+from flowsr_jax.models.importer import (
+    Importer,
     MisfitError,
     Rule,
-    TorchMap,
     conv_rules,
     make_config,
     shape_of,
 )
+from flowsr_jax.models.rrdb.weights import infer_rrdb, rrdb_rules
+from flowsr_jax.models.srflow.config import SRFlowConfig
 
 OFFICIAL_BLOCKS = {4: (1, 8, 15, 22), 8: (1, 3, 5, 7)}
 
@@ -171,7 +171,7 @@ def _constants(config: SRFlowConfig) -> dict[str, np.ndarray]:
     }
 
 
-from_torch = TorchMap(
+WEIGHTS = Importer(
     family="srflow",
     infer=infer_srflow,
     rules=srflow_rules,

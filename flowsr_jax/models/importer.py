@@ -1,6 +1,6 @@
-"""Tables that map official PyTorch tensors to places in a parameter tree.
+"""Tables that map official tensors (PyTorch's, TensorFlow's) to places in a parameter tree.
 
-A family's map is data: a list of rules.  `TorchMap` reads the list forwards (official
+A family's map is data: a list of rules.  `Importer` reads the list forwards (official
 state dict to Params) and backwards (Params to official state dict).
 """
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.config import choice, from_dict
-from flowsr_jax.models.base import Params, families, family_of, get_family
+from flowsr_jax.models.base import Family, Params, families, family_of, get_family
 
 SHOWN = 3  # names listed in an error
 # Counters of batch normalisation, which no inference reads.
@@ -130,21 +130,21 @@ def state_dict(params: Params, **options) -> dict[str, np.ndarray]:
       ValueError: a family or a config without an official form.
     """
     family = family_of(params)
-    if not isinstance(family.from_torch, TorchMap):
+    if family.weights is None:
         raise ValueError(f"family {family.name!r} has no official PyTorch form to write")
-    return family.from_torch.write(params, **options)
+    return family.weights.write(params, **options)
 
 
 @dataclasses.dataclass(frozen=True)
-class TorchMap:
-    """How a family reads and writes official state dicts; it serves as `Family.from_torch`.
+class Importer:
+    """How a family reads and writes official state dicts: `Family.weights`.
 
     Attributes:
       family: the family's name.
       infer: (weights, **overrides) -> config; see `shape_of` and `make_config`.
       rules: (config, **options) -> rules; raises ConfigError for a config that has no
         official form.
-      recognise: (state dict) -> bool; serves as `Family.recognise_torch`.
+      recognise: (state dict) -> bool: these keys belong to this family.
       licence: (config) -> one line: under which licence the authors give the weights.
       options: (weights) -> options of `rules` for these keys (their naming scheme).
       constants: (config) -> {key: array}: official tensors that are no parameters but
@@ -152,6 +152,8 @@ class TorchMap:
       ignore: regular expressions of official keys that are left out (and reported).
       forms: {name: (state dict) -> bool}: other names that a caller may give, of forms of
         the family that the keys tell apart.
+      groups: {parameter group: (state dict) -> its parameters}: groups that have an official
+        file of their own (a phase's `init_files`).
     """
 
     family: str
@@ -163,6 +165,7 @@ class TorchMap:
     constants: Callable[[Any], dict[str, np.ndarray]] = lambda config: {}
     ignore: tuple[str, ...] = ()
     forms: Mapping[str, Callable[[Mapping], bool]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, Callable[[Mapping], Any]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, weights: Mapping[str, np.ndarray], **overrides) -> Params:
         """Parameters of an official state dict {key: array}; see `read`."""
@@ -210,8 +213,8 @@ class Imported:
     """Parameters read from official weights, the keys left out, and a licence note."""
 
     params: Params
-    ignored: tuple[str, ...] = ()
-    licence: str = ""
+    ignored: tuple[str, ...]
+    licence: str
 
 
 def import_weights(weights: Mapping[str, Any], model: str | None = None, **overrides) -> Imported:
@@ -226,8 +229,7 @@ def import_weights(weights: Mapping[str, Any], model: str | None = None, **overr
       ValueError: weights of no known family, or that do not fit it.
     """
     if model is None:
-        tests = ((name, get_family(name).recognise_torch) for name in families())
-        model = next((name for name, test in tests if test is not None and test(weights)), None)
+        model = next((name for name, known in _importers() if known.recognise(weights)), None)
         if model is None:
             raise ValueError(
                 f"these weights belong to no known family (first keys: "
@@ -236,31 +238,29 @@ def import_weights(weights: Mapping[str, Any], model: str | None = None, **overr
             )
     elif model not in families():
         model = _family_of_form(model, weights)
-    read = get_family(model).from_torch
-    if read is None:
+    importer = get_family(model).weights
+    if importer is None:
         raise ValueError(
             f"family {model!r} has no importer of PyTorch weights; {', '.join(_model_names())} have"
         )
-    if isinstance(read, TorchMap):
-        return read.read(weights, **overrides)
-    return Imported(read(weights, **overrides))
+    return importer.read(weights, **overrides)
 
 
-def _readers() -> Iterator[tuple[str, Any]]:
+def _importers() -> Iterator[tuple[str, Importer]]:
     """(family name, importer) of the families that have one."""
     for name in families():
-        if (read := get_family(name).from_torch) is not None:
-            yield name, read
+        if (importer := get_family(name).weights) is not None:
+            yield name, importer
 
 
 def _model_names() -> list[str]:
-    return sorted(n for name, read in _readers() for n in (name, *_forms(read)))
+    return sorted(n for name, importer in _importers() for n in (name, *importer.forms))
 
 
 def _family_of_form(model: str, weights: Mapping[str, Any]) -> str:
     """The family that has a form of this name; the weights must be of that form."""
     choice("model", model, _model_names())
-    name, forms = next((n, read.forms) for n, read in _readers() if model in _forms(read))
+    name, forms = next((n, known.forms) for n, known in _importers() if model in known.forms)
     if not forms[model](weights):
         raise ValueError(
             f"weights do not fit {model!r}, a form of family {name!r} (first keys: "
@@ -269,8 +269,9 @@ def _family_of_form(model: str, weights: Mapping[str, Any]) -> str:
     return name
 
 
-def _forms(read) -> Mapping[str, Callable[[Mapping], bool]]:
-    return read.forms if isinstance(read, TorchMap) else {}
+def file_groups(family: Family) -> Mapping[str, Callable[[Mapping], Any]]:
+    """Return {parameter group: its reader} of groups that have an official file of their own."""
+    return family.weights.groups if family.weights else {}
 
 
 def make_config(cls, values: Mapping[str, Any], overrides: Mapping[str, Any]):
