@@ -128,7 +128,19 @@ class Progress:
         """Report something that holds for many images, the first time only."""
         if text not in self._told:
             self._told.add(text)
-            self.say(text, problem=self._bar is not None)
+            if self._bar is None:
+                self.say(text)
+            else:
+                self._bar.print(one_line(text))
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Leave what happens inside out of the images per second and the time left."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - begin
 
     def tick(self, name: str, done: int, total: int) -> None:
         """Show how far the image at hand is."""

@@ -330,3 +330,28 @@ def test_size_limit_is_pillows_own(tmp_path, monkeypatch):
         read_rgb(tmp_path / "a.png")
     monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 120)
     assert read_rgb(tmp_path / "a.png").shape == (10, 12, 3)
+
+
+def test_the_small_failing_files_are_one_photograph(shared):
+    """Whatever its layout, profile and side chunks: the same picture."""
+    folder = shared / "cases"
+    wanted = read_image(folder / "badcrc_text.png").rgb.astype(int)
+    for name, note in (
+        ("icc_p3.png", ""),
+        ("icc_swapped.png", ""),
+        ("text_1.5MB_ztxt.png", ""),
+        ("rgb16_planar.tif", ""),
+        ("tifffile_default_3HW_u16.tif", ""),
+        ("multiband4.tif", "1 of its 4 bands is left out"),
+        ("multipage3.tif", "page 1 of 3 is taken"),
+    ):
+        picture = read_image(folder / name)
+        assert np.abs(picture.rgb - wanted).mean() < 1, name
+        assert picture.notes == ((note,) if note else ()), name
+        assert picture.deep == ("16" in name), name
+    grey = wanted @ [0.299, 0.587, 0.114]
+    for name in ("u16_miniswhite.tif", "grey12in16.tif"):
+        found = read_image(folder / name).pixels
+        assert found.dtype == np.uint16 and np.corrcoef(found.ravel(), grey.ravel())[0, 1] > 0.9
+    assert len(np.unique(found)) == 218  # levels of 12 bits in 16
+    assert read_image(folder / "itxt_compressed_3MB.png").pixels.shape == (8, 8)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import ClassVar
 
 import jax
@@ -12,7 +13,15 @@ import pytest
 import flowsr_jax
 from flowsr_jax.drawing import Sampler, image_strips
 from flowsr_jax.drawing.noise import threefry, window_noise
-from flowsr_jax.drawing.tiles import RAMP, floor_length, padded_length, ramp, reflected, spans
+from flowsr_jax.drawing.tiles import (
+    RAMP,
+    floor_length,
+    padded_length,
+    padded_size,
+    ramp,
+    reflected,
+    spans,
+)
 from flowsr_jax.models import FAMILIES, get_family
 from flowsr_jax.models.base import Family, Params
 from flowsr_jax.models.rrdb.config import RRDBConfig
@@ -113,6 +122,18 @@ def test_padded_lengths_are_few_and_not_much_too_long():
         assert floor_length(n) <= max(n, 32) and padded_length(floor_length(n)) == floor_length(n)
     assert all(padded_length(n, 48) % 48 == 0 for n in range(1, 400))
     assert all(floor_length(n, 64) % 64 == 0 for n in range(1, 400))
+
+
+def test_sizes_are_few_and_depend_on_the_image_alone():
+    sides = range(1, 257, 5)
+    sizes = {padded_size(h, w) for h in sides for w in sides}
+    assert sizes == {(n, n) for n in (32, 64, 128, 192, 256)}
+    for size in [*itertools.product(range(1, 600, 37), repeat=2)]:
+        padded = padded_size(*size)
+        assert all(n <= m for n, m in zip(size, padded, strict=True))
+        assert padded_size(*padded) == padded
+    assert padded_size(300, 20) == (320, 32) and padded_size(1000, 700) == (1024, 768)
+    assert all(n % 48 == 0 for n in padded_size(50, 60, 48))
 
 
 @pytest.mark.parametrize("step", [16, 64])

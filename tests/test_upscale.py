@@ -84,7 +84,9 @@ def test_folder_of_all_kinds(tmp_path, params, capsys):
     for name, rgb in wanted.items():
         np.testing.assert_array_equal(read_rgb(out / f"{name}.png"), _twice(rgb), err_msg=name)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7 and lines[0].startswith("[1/6] odd.png: written: ")
+    compiled = [line for line in lines if "compiling for windows of" in line]
+    assert len(compiled) == 2 and "64x64 LR pixels" in compiled[0] and "32x32" in compiled[1]
+    assert len(lines) == 9 and lines[1].startswith("[1/6] odd.png: written: ")
     assert lines[-1].startswith("6 images, ") and lines[-1].endswith(" images/s")
 
 
@@ -146,9 +148,10 @@ def test_few_shapes_are_compiled(params, monkeypatch):
         return compile_(tree, avals, shape, *rest)
 
     monkeypatch.setattr(sampler_module, "_compile", record)
-    for height in range(1, 65, 3):
-        upscale_image(params, _rgb(height, 20), jax.random.key(0))
-    assert set(shapes) == {(32, 32), (64, 32)}
+    sizes = [(1, 1), (32, 9), (9, 32), (33, 20), (64, 64), (20, 65), (129, 190), (250, 250)]
+    for size in sizes:
+        upscale_image(params, _rgb(*size), jax.random.key(0))
+    assert set(shapes) == {(n, n) for n in (32, 64, 128, 192, 256)}
 
 
 def test_padding_reflects_at_bottom_and_right(params, monkeypatch):

@@ -49,7 +49,7 @@ def test_tile_is_chosen_from_the_memory(free, monkeypatch):
     free(1 << 40)
     assert window((300, 400)) == (320, 448, 1)
     assert used == [((320, 448), 1)]  # looked at as a whole: no compilation is wasted
-    assert window((20, 100)) == (32, 128, 1) and not used
+    assert window((20, 100)) == (128, 128, 1) and not used
     assert window((2000, 3000), tile=0) == (2048, 3072, 1)
     assert window((2000, 3000), tile=200) == (240, 240, 1)
     assert window((50, 3000), tile=200) == (64, 240, 1)
@@ -59,7 +59,7 @@ def test_tile_is_chosen_from_the_memory(free, monkeypatch):
 
     per_pixel = Sampler(params)._bytes_per_pixel(1, (256, 256))
     free(2 * per_pixel * 200**2)  # half of it may be used
-    assert window((150, 160)) == (160, 160, 1)
+    assert window((150, 160)) == (192, 192, 1)
     assert window((300, 400)) == (192, 192, 1)
     assert window((8, 30000)) == (32, 192, 1)
     assert window((300, 400), num_samples=5) == (192, 192, 1)  # rather one by one than tiny

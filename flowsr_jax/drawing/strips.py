@@ -64,7 +64,8 @@ def image_strips(
     size = [-(-n // sampler.reads) for n in pixels.shape[:2]]
     *window, group = sampler.window(*size)
     rows, columns = (
-        spans(n, side, sampler.step, sampler.plane(n)) for n, side in zip(size, window, strict=True)
+        spans(n, side, sampler.step, plane)
+        for n, side, plane in zip(size, window, sampler.plane(*size), strict=True)
     )
     total = len(rows) * len(columns)
     done = 0

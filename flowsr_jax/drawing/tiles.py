@@ -1,6 +1,6 @@
 """Where the windows of a tiled image lie, and how their results are joined.
 
-Lengths are LR pixels.  Each axis is padded at its end (`Windows.plane`) and covered by
+Lengths are LR pixels.  Images are padded at the ends (`Windows.plane`); each axis is covered by
 windows of one size, aligned to the squares of the noise where the padding allows it.
 Neighbours overlap by at least OVERLAP; in the middle of the overlap, RAMP pixels wide,
 the picture changes from one to the other.  So nothing is used from closer than
@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 
 BUCKET = 32
+SQUARES = (32, 64, 128, 192, 256)
 OVERLAP = 32
 RAMP = 16
 
@@ -35,6 +36,21 @@ class Span:
 def round_up(length: int, step: int) -> int:
     """Return the smallest multiple of `step` that is at least `length`."""
     return -(-length // step) * step
+
+
+def padded_size(height: int, width: int, step: int = 1) -> tuple[int, int]:
+    """Return the size that an image is padded to; there are few of them.
+
+    Every size costs a compilation, which takes as long as drawing many small images.  So
+    images of up to 256 pixels a side become squares of SQUARES; of larger ones each side is
+    a `padded_length`.  A size depends on the image alone, so that a result does not depend
+    on what else is drawn.
+    """
+    longest = max(height, width)
+    if longest <= SQUARES[-1]:
+        side = next(side for side in SQUARES if side >= longest)
+        return round_up(side, step), round_up(side, step)
+    return padded_length(height, step), padded_length(width, step)
 
 
 def padded_length(length: int, step: int = 1) -> int:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from flowsr_jax.drawing import memory
 from flowsr_jax.drawing.noise import square_side
-from flowsr_jax.drawing.tiles import OVERLAP, floor_length, padded_length, round_up
+from flowsr_jax.drawing.tiles import OVERLAP, floor_length, padded_size, round_up
 from flowsr_jax.models import Params, family_of
 
 MAX_PIXELS = 1_500_000  # LR pixels in one piece, however large the memory
@@ -73,16 +73,16 @@ class Windows(abc.ABC):
         self.budget = int(SHARE * memory.device_memory())
         self._strip = SHARE / 2 * memory.host_memory()
 
-    def plane(self, length: int) -> int:
-        """Return the length that an axis is padded to.
+    def plane(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that an image is padded to.
 
         There are few of them, so that few sizes compile.  The images of a rescaling model
         are padded only to what it needs: its inverse has to see the border that its
         forward pass saw.
         """
         if self.rescales:
-            return round_up(length, self.multiple)
-        return padded_length(length, self.step)
+            return round_up(height, self.multiple), round_up(width, self.multiple)
+        return padded_size(height, width, self.step)
 
     def window(self, height: int, width: int) -> tuple[int, int, int]:
         """Choose how an image of height x width LR pixels is drawn.
@@ -91,7 +91,7 @@ class Windows(abc.ABC):
           (height, width) of the windows, which is the padded image if it is drawn in
           one piece; and how many samples are drawn at once (all, or one).
         """
-        plane = self.plane(height), self.plane(width)
+        plane = self.plane(height, width)
         groups = sorted({self.num_samples, 1}, reverse=True)
         if self.tile != "auto":
             if self.tile:

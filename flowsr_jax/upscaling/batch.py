@@ -85,15 +85,21 @@ def _attempt(job: Job, sampler: Windows, work, shown: Progress) -> tuple[str, st
             shown.say(f"{job.name}: out of memory; trying smaller tiles", True)
 
 
-def reports(shown: Progress, name: str, window: Sequence[int], size: Sequence[int]) -> dict:
+def reports(shown: Progress, name: str, sampler: Windows, size: tuple[int, int]) -> dict:
     """Return the arguments of `image_strips` that show how it is getting on.
+
+    A window size that is new is compiled here, which is said and is not counted as drawing.
 
     Args:
       shown: where.
       name: of the image.
-      window: (height, width, ...) of its windows in LR pixels.
+      sampler: what draws it.
       size: (height, width) of the image in LR pixels.
     """
+    *window, group = sampler.window(*size)
+    shown.once(f"compiling for windows of {window[1]}x{window[0]} LR pixels (a new size)")
+    with shown.apart():
+        sampler.compiled(tuple(window), group)
     if any(n > side for n, side in zip(size, window, strict=False)):
         shown.once(f"large images are drawn in tiles, here of {window[1]}x{window[0]} LR pixels")
     return {

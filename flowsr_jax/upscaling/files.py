@@ -158,7 +158,7 @@ class _Task:
             sampler,
             pixels,
             key,
-            **reports(self.shown, job.name, sampler.window(rows, columns), (rows, columns)),
+            **reports(self.shown, job.name, sampler, (rows, columns)),
         )
         if is_grey:
             strips = grey(strips)

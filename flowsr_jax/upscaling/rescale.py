@@ -137,7 +137,7 @@ def _shrink(
         downscaler,
         pixels,
         None,
-        **reports(shown, job.name, downscaler.window(rows, columns), (rows, columns)),
+        **reports(shown, job.name, downscaler, (rows, columns)),
     )
     alpha = None
     if picture.alpha is not None:
