@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import tifffile
 
 import flowsr_jax
 from flowsr_jax.evaluation import evaluate_folder
@@ -119,6 +120,18 @@ def test_every_column_can_be_asked_for():
             seen |= set(alone)
     assert set(COLUMNS) - seen == {c for c in COLUMNS if c.startswith("lr_fidelity")}
     assert HISTOGRAM in seen
+
+
+def test_what_is_left_out_of_files_is_said(tmp_path, capsys):
+    hr = tmp_path / "hr"
+    hr.mkdir()
+    pages = np.stack([_smooth(48, 48, seed) for seed in range(3)])
+    tifffile.imwrite(hr / "a.tif", pages, photometric="rgb")
+    (hr / "b.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    evaluate_folder(hr, tmp_path / "out", scale=4)
+    out, err = capsys.readouterr()
+    assert "a.tif: page 1 of 3 is taken" in err
+    assert "HR: 1 file of another kind left out: .heic (1)" in out
 
 
 def test_chosen_columns_in_tables(tmp_path, capsys):

@@ -38,7 +38,7 @@ class Case:
 
     Attributes:
       name: relative to the HR folder.
-      read_hr: returns uint8 [H,W,3].
+      read_hr: returns uint8 [H,W,3]; tells `say=` what of a file is left out.
       lr: the LR file, or None to make the LR image from HR.
       results: files of the samples, when files are evaluated.
       fault: why the image cannot be measured, or "".
@@ -101,8 +101,14 @@ def find_cases(
     return cases[:limit] if limit else cases, notes
 
 
-def load_pair(case: Case, scale: int, protocol: Protocol) -> dict[str, Any]:
+def load_pair(
+    case: Case, scale: int, protocol: Protocol, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
     """Read a case: HR cut to `scale` times LR, at the bottom and right.
+
+    Args:
+      case, scale, protocol: of which image, measured how.
+      say: is told what of the files is left out.
 
     Returns:
       {"name": str, "hr": uint8 [s*h,s*w,3], "lr": uint8 [h,w,3]}.
@@ -112,13 +118,13 @@ def load_pair(case: Case, scale: int, protocol: Protocol) -> dict[str, Any]:
     """
     if case.fault:
         raise PairError(case.fault)
-    hr = np.asarray(case.read_hr())
+    hr = np.asarray(case.read_hr(say=say))
     if case.lr is None:
         if min(hr.shape[:2]) < scale:
             raise PairError(f"{_size(hr)} pixels are less than one LR pixel at scale {scale}")
         hr = whole_cells(hr, scale)
         return {"name": case.name, "hr": hr, "lr": resize(hr, 1 / scale, protocol.resize)}
-    lr = read_rgb(case.lr)
+    lr = read_rgb(case.lr, say=say)
     height, width = (scale * n for n in lr.shape[:2])
     if not (0 <= hr.shape[0] - height < scale and 0 <= hr.shape[1] - width < scale):
         raise PairError(f"HR of {_size(hr)} and LR of {_size(lr)} pixels are no x{scale} pair")
@@ -262,5 +268,6 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def _from_source(source, index: int) -> np.ndarray:
+def _from_source(source, index: int, say: Callable[[str], None] | None = None) -> np.ndarray:
+    del say  # a source has told it
     return source[index]["hr"]

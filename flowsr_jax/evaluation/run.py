@@ -202,7 +202,7 @@ def _run(job: Job, cases: Sequence[Case], out: Path):
 
 def _measure_case(job: Job, case: Case, say):
     """Return (pair, images per method, numbers per method, likelihoods or {})."""
-    pair = pairs.load_pair(case, job.scale, job.protocol)
+    pair = pairs.load_pair(case, job.scale, job.protocol, say)
     given, fidelity = pair["lr"], {}
     if job.rescales:
         given = make_lr(job.params, pair["hr"])

@@ -217,7 +217,7 @@ def _by_pillow(file: BinaryIO, kind: str) -> _Decoded:
             raise OverflowError
         if 0 in image.size:
             raise LayoutError(f"has no pixels ({image.width}x{image.height})")
-        frames = getattr(image, "n_frames", 1)
+        frames = _frames(image)
         if frames > 1:
             notes.append(f"the first of its {frames} frames is taken")
         if image.info.get("icc_profile"):
@@ -231,6 +231,13 @@ def _by_pillow(file: BinaryIO, kind: str) -> _Decoded:
     deep = values.dtype != np.uint8 or wide
     short = {k: v for k, v in text.items() if len(v) <= MAX_TEXT}
     return _Decoded(values, alpha, meant, turned, deep, tuple(notes), short)
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # damaged behind the first frame
+        return 1
 
 
 def _maximum(image: Image.Image) -> int:
