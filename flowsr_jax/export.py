@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from flowsr_jax.config import choice, to_dict
-from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write, require_writable
 from flowsr_jax.models.base import Params, family_of
 from flowsr_jax.models.programs import Program, verb_programs
 
@@ -121,7 +121,7 @@ def export_model(
         return program, jax.export.export(function, platforms=tuple(platforms))(*specs)
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     record: dict[str, Any] = {
         "format": 1,
         "family": family.name,

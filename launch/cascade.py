@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     import flowsr_jax
     from flowsr_jax.cascade import sample_cascade
     from flowsr_jax.console import run_command
+    from flowsr_jax.files.atomic import require_writable
     from flowsr_jax.files.images import write_png
     from flowsr_jax.io.compilation_cache import use_compilation_cache
     from flowsr_jax.metrics import to_uint8
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(f"--set {path}: give I.NAME with I of 0 to {len(models) - 1}")
             options[int(stage)][name] = value
         out = Path(args.output)
-        out.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
         key = jax.random.key(args.seed)
         for first in range(0, args.num_samples, args.batch):
             numbers = range(first, min(first + args.batch, args.num_samples))

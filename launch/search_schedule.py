@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax import schedule_search as search
     from flowsr_jax.console import run_command
     from flowsr_jax.data import DataConfig, make_source, valid_pairs
+    from flowsr_jax.files.atomic import require_writable
     from flowsr_jax.models import verb
 
     def work():
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         pairs = valid_pairs(make_source(data, "valid"), data, count=args.limit, crop=args.crop)
         schedules = search.candidates(args.steps, args.starts or search.STARTS, args.ends or ())
         out = Path(args.output)
-        out.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
         with open(out / "search.csv", "w") as table:
             print("steps,start,end,patch_fid,psnr", file=table, flush=True)
 

@@ -105,9 +105,10 @@ def test_samplers_share_one_program_and_are_reproducible(tiny, lr):
     assert all(not np.allclose(a, b) for i, a in enumerate(images) for b in images[:i])
     np.testing.assert_array_equal(first, sample(tiny, lr, key))
     assert not np.array_equal(first, sample(tiny, lr, jax.random.key(3)))
-    # Nothing but noise tells equal conditions apart.
+    # Nothing but noise tells equal conditions apart.  Two rows of a batch may be rounded in
+    # another order; 40 steps of a network, each rounding by some 1e-6, carry that on.
     still = sample(tiny, lr[:1].repeat(2, 0), key, temperature=0.0)
-    np.testing.assert_allclose(still[0], still[1], atol=1e-6)
+    np.testing.assert_allclose(still[0], still[1], atol=2e-4)
 
 
 def test_given_noise_batches_and_trajectories(tiny, lr):

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -138,6 +139,23 @@ def test_weights_that_are_not_finite_begin_nothing(pictures, tmp_path, monkeypat
     message = "begins with weights of the group 'b' that are not finite"
     with pytest.raises(ConfigError, match=message):
         run(values, tmp_path / "run", **{"train.phases.fit.init_from": str(tmp_path / "bad")})
+
+
+def test_what_killed_processes_left_goes_with_the_next_write(pictures, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host, folder = socket.gethostname(), tmp_path / "run"
+    folders = [folder, folder / "model", folder / "best", folder / "sheets", tmp_path / "saved"]
+    for where in folders:
+        where.mkdir(parents=True, exist_ok=True)
+        for pid in (dead.pid, os.getpid()):
+            (where / f".tmp-{host}-{pid}-0123456789abcdef").write_bytes(b"x")
+    run(run_values(pictures), folder)
+    params = weights.load(folder)
+    weights.save(params, tmp_path / "saved")
+    for where in folders:
+        left = [p.name for p in where.glob(".tmp-*")]
+        assert left == [f".tmp-{host}-{os.getpid()}-0123456789abcdef"], where
 
 
 def test_one_run_per_workdir(pictures, tmp_path):

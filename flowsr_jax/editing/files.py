@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsr_jax.console import Progress, Summary, UsageError, check_seed, progress
 from flowsr_jax.drawing import SampleError, image_key
-from flowsr_jax.files.atomic import remove_leftovers, require_writable
+from flowsr_jax.files.atomic import require_writable
 from flowsr_jax.files.heat_map import heat_map
 from flowsr_jax.files.images import write_png
 from flowsr_jax.files.sheet import write_sheet
@@ -81,7 +81,6 @@ def edit_file(
         if path.resolve() in taken:
             raise UsageError(f"{path}: the output would overwrite an input")
     require_writable(out)
-    remove_leftovers(out)
     with progress(1) as shown:
         if not overwrite and all(path.exists() for path in files.values()):
             outcome, text = "skipped", "the output exists (--overwrite makes it again)"

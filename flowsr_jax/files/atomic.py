@@ -49,6 +49,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def require_writable(folder: str | os.PathLike) -> None:
     """Make a folder, where it is missing, and see that files can be written there.
 
+    What killed processes left there goes.
+
     Raises:
       OSError: they cannot; one line that names the folder.
     """
@@ -58,6 +60,7 @@ def require_writable(folder: str | os.PathLike) -> None:
             pass
     except OSError as error:
         raise OSError(f"{folder}: cannot be written to ({error.strerror})") from None
+    remove_leftovers(folder)
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from flowsr_jax.config import choice
-from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write, remove_leftovers
 from flowsr_jax.io.torch_pickle import STORAGES
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.importer import state_dict
@@ -67,6 +67,7 @@ def write_state(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> Non
     state = {key: np.ascontiguousarray(_little(a)).reshape(np.shape(a)) for key, a in state.items()}
     if suffix == ".npz" and any(a.dtype.kind == "V" for a in state.values()):
         raise ValueError(f"{path}: .npz has no bfloat16; write .pth or .safetensors")
+    remove_leftovers(path.parent)
     with atomic_write(path) as file:
         if suffix == ".npz":
             np.savez(file, **state)

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from flowsr_jax.config import choice, from_dict, to_dict, upgraded
-from flowsr_jax.files.atomic import atomic_write
+from flowsr_jax.files.atomic import atomic_write, require_writable
 from flowsr_jax.io.torch_file import WeightsFileError
 from flowsr_jax.models.base import Params, get_family
 
@@ -77,7 +77,7 @@ def save(
     sums = {RECORD: zlib.crc32(text.encode()), **{k: _checksum(v) for k, v in tensors.items()}}
     data = to_safetensors(tensors, metadata={RECORD: text, CHECKSUMS: json.dumps(sums)})
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     for name, content in ((TENSORS, data), (CONFIG, (text + "\n").encode())):
         with atomic_write(folder / name) as file:
             file.write(content)

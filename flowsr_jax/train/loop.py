@@ -141,9 +141,8 @@ def train_and_evaluate(
             f"workdir = {workdir!r} is a URL: mount the bucket and give the folder (docs/tpu.md)"
         )
     workdir = os.path.abspath(workdir)
-    for name in ("", "model", "best", "sheets", "checkpoints"):
-        remove_leftovers(os.path.join(workdir, name))
     require_writable(workdir)
+    remove_leftovers(os.path.join(workdir, "sheets"))
     if (cache := config.train.compilation_cache) is not None:
         beside = os.path.join(os.path.dirname(workdir), ".cache", "jax")
         use_compilation_cache(beside if cache == "auto" else cache)

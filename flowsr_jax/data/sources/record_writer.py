@@ -29,7 +29,7 @@ from flowsr_jax.data.sources.array_records import (
     read_index,
 )
 from flowsr_jax.data.sources.crops import in_order
-from flowsr_jax.files.atomic import atomic_write, remove_leftovers
+from flowsr_jax.files.atomic import atomic_write, require_writable
 
 # Pixels of one file, before compression.
 SHARD_MIB = 256
@@ -78,13 +78,12 @@ def write_records(
     options = {"crop": crop, "step": step, "scale": scale}
     plan = _plan(source, **options)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     if is_records(folder):
         index = read_index(folder)
         _check_plan(folder, index.get("plan"), plan)
         _remove_parts(folder)
         return _summary(index, len(source))
-    remove_leftovers(folder)
     shards = _done(folder, plan)
     start = shards[-1]["stop"] if shards else 0
     advance(start, len(source))
