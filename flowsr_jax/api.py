@@ -43,7 +43,7 @@ def save(params: Params, path) -> None:
 
 
 def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params:
-    """Parameters from official weights, without PyTorch.
+    """Return parameters from official weights, without PyTorch.
 
     Args:
       path_or_mapping: a .pth, .npz or .safetensors path (read by a restricted reader), that
@@ -71,7 +71,7 @@ def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params
 
 
 def read_model(path) -> Params:
-    """What the commands take as MODEL: `load`'s paths, or a file for `from_torch`."""
+    """Return what the commands take as MODEL: `load`'s paths, or a file for `from_torch`."""
     return from_torch(path) if os.path.isfile(path) else load(path)
 
 
@@ -133,7 +133,7 @@ def sample(
 
 
 def encode(params: Params, hr, lr=None, **options) -> tuple[list[jax.Array], jax.Array | None]:
-    """Exact latents of an HR image and its log-likelihood.
+    """Return the exact latents of an HR image and its log-likelihood.
 
     Args:
       params: parameters of an invertible model.
@@ -152,7 +152,7 @@ def encode(params: Params, hr, lr=None, **options) -> tuple[list[jax.Array], jax
 
 
 def decode(params: Params, latents, lr=None, **options) -> jax.Array:
-    """Inverse of `encode`: latents (finest level first) and LR to the image, not clipped."""
+    """Return the image of latents (finest level first) and LR, not clipped: `encode` inverted."""
     decode_fn = verb(params, "decode")
     family = family_of(params)
     if kind_of(params) != "super_resolution":
@@ -171,7 +171,7 @@ def decode(params: Params, latents, lr=None, **options) -> jax.Array:
 
 
 def bits_per_dim(params: Params, hr, lr=None, key=None, **options) -> jax.Array:
-    """Negative log-likelihood of 8-bit images, in bits per dimension [B].
+    """Return the negative log-likelihood of 8-bit images, in bits per dimension [B].
 
     -log p(hr | lr) / (ln 2 * H * W * 3) + log2(255): the density at the image times the
     volume of an 8-bit cell (1/255 per value), all three channels counted.  With a `key`,
@@ -198,7 +198,7 @@ def bits_per_dim(params: Params, hr, lr=None, key=None, **options) -> jax.Array:
 
 
 def downscale(params: Params, hr, *, quantize: bool = True) -> jax.Array:
-    """The LR image that a rescaling model makes of an HR image, for `upscale` to restore.
+    """Return the LR image that a rescaling model makes of an HR image, for `upscale`.
 
     Args:
       params: parameters of a rescaling model (IRN).
@@ -216,7 +216,7 @@ def downscale(params: Params, hr, *, quantize: bool = True) -> jax.Array:
 
 
 def upscale(params: Params, lr, key=None, *, temperature=None, z=None, **options) -> jax.Array:
-    """The HR image of an LR image that `downscale` of the same model made.
+    """Return the HR image of an LR image that `downscale` of the same model made.
 
     Args:
       params: parameters of a rescaling model (IRN).
@@ -236,7 +236,7 @@ def upscale(params: Params, lr, key=None, *, temperature=None, z=None, **options
 
 
 def predict_noise(params: Params, noisy, level, condition=None) -> jax.Array:
-    """One evaluation of a diffusion model's network.
+    """Return one evaluation of a diffusion model's network.
 
     Args:
       params: parameters of a diffusion family.
@@ -254,7 +254,7 @@ def predict_noise(params: Params, noisy, level, condition=None) -> jax.Array:
 
 
 def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit: float = 1e-3):
-    """Report of a flow's numerical invertibility, layer by layer.
+    """Return a report of a flow's numerical invertibility, layer by layer.
 
     Draws latents at `temperature` (None: the model's default), runs the inverse one
     layer at a time on lr [B,h,w,3] (None for models that draw images from nothing), and
@@ -292,7 +292,7 @@ def _refuse_lr(family, lr):
 
 
 def _check_pair(params, hr, lr):
-    """(hr in float32, {"lr": lr in float32} or {} for families that need none)."""
+    """Return (hr in float32, {"lr": lr in float32} or {} for families that need none)."""
     family = family_of(params)
     if kind_of(params) != "super_resolution":
         _refuse_lr(family, lr)

@@ -50,12 +50,12 @@ class Rule:
     shape: tuple[int, ...] | None = None
 
     def read(self, weights: Mapping[str, np.ndarray]):
-        """The array of the tree; floating numbers become float32."""
+        """Return the array of the tree; floating numbers become float32."""
         arrays = [self._convert(_float32(weights[k])) for k in self.keys]
         return jnp.asarray(np.stack(arrays) if self.stacked else arrays[0])
 
     def write(self, leaf) -> dict[str, np.ndarray]:
-        """{official key: array} of a leaf: the inverse of `read` (of its part of the key)."""
+        """Return {official key: array} of a leaf: `read` (of its part of the key) inverted."""
         leaf = np.asarray(leaf)
         leaves = leaf if self.stacked else [leaf]
         return {k: self._official(a) for k, a in zip(self.keys, leaves, strict=True)}
@@ -85,7 +85,7 @@ class Rule:
 
 
 def conv_rules(key, path, bias=True):
-    """Rules of a convolution `key`.weight, `key`.bias at `path` ("w", "b")."""
+    """Return rules of a convolution `key`.weight, `key`.bias at `path` ("w", "b")."""
     rules = [Rule((f"{key}.weight",), (*path, "w"), "conv")]
     return [*rules, Rule((f"{key}.bias",), (*path, "b"), "vector")] if bias else rules
 
@@ -168,11 +168,11 @@ class Importer:
     groups: Mapping[str, Callable[[Mapping], Any]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, weights: Mapping[str, np.ndarray], **overrides) -> Params:
-        """Parameters of an official state dict {key: array}; see `read`."""
+        """Return the parameters of an official state dict {key: array}; see `read`."""
         return self.read(weights, **overrides).params
 
     def read(self, weights: Mapping[str, np.ndarray], **overrides) -> Imported:
-        """Parameters of an official state dict, and what was left out of it.
+        """Return the parameters of an official state dict, and what was left out of it.
 
         Raises:
           ConfigError: an override that the config does not have or accept.
@@ -191,7 +191,7 @@ class Importer:
         return Imported(assemble(rules, left, config), ignored, self.licence(config))
 
     def write(self, params: Params, **options) -> dict[str, np.ndarray]:
-        """The official state dict of parameters, in the order of the module tree.
+        """Return the official state dict of parameters, in the order of the module tree.
 
         Groups that the rules do not know (a discriminator's, say) are left out.
 
@@ -247,7 +247,7 @@ def import_weights(weights: Mapping[str, Any], model: str | None = None, **overr
 
 
 def _importers() -> Iterator[tuple[str, Importer]]:
-    """(family name, importer) of the families that have one."""
+    """Yield (family name, importer) of the families that have one."""
     for name in families():
         if (importer := get_family(name).weights) is not None:
             yield name, importer
@@ -258,7 +258,7 @@ def _model_names() -> list[str]:
 
 
 def _family_of_form(model: str, weights: Mapping[str, Any]) -> str:
-    """The family that has a form of this name; the weights must be of that form."""
+    """Return the family that has a form of this name; the weights must be of that form."""
     choice("model", model, _model_names())
     name, forms = next((n, known.forms) for n, known in _importers() if model in known.forms)
     if not forms[model](weights):
@@ -275,12 +275,12 @@ def file_groups(family: Family) -> Mapping[str, Callable[[Mapping], Any]]:
 
 
 def make_config(cls, values: Mapping[str, Any], overrides: Mapping[str, Any]):
-    """The config record of inferred values, overridden; wrong names and types are named."""
+    """Return the config record of inferred values, overridden; wrong names and types are named."""
     return from_dict(cls, {**values, **overrides}, "from_torch")
 
 
 def shape_of(weights: Mapping[str, Any], key: str, rank: int = 4) -> tuple[int, ...]:
-    """Shape of an official tensor from which a hyper-parameter is read.
+    """Return the shape of an official tensor from which a hyper-parameter is read.
 
     Raises:
       MisfitError: it is missing, empty or of another rank.
@@ -294,7 +294,7 @@ def shape_of(weights: Mapping[str, Any], key: str, rank: int = 4) -> tuple[int, 
 
 
 def module_order(keys: Iterable[str]) -> list[str]:
-    """Keys in the order of a module tree: all of a module together, numbers counting up."""
+    """Return keys in the order of a module tree: a module's together, numbers counting up."""
     tree: dict = {}
     for key in keys:
         node = tree
@@ -311,7 +311,7 @@ def _keys_of(tree: dict) -> Iterator[str]:
 
 
 def show(name: str) -> str:
-    """A key of a file for a message: short, and nothing that a terminal obeys."""
+    """Return a key of a file for a message: short, and nothing that a terminal obeys."""
     return name[:100] if name.isprintable() else repr(name[:100])
 
 
@@ -333,7 +333,7 @@ def _flat(tree: Mapping, path: tuple = ()) -> dict[tuple, Any]:
 
 
 def _write(rules: Iterable[Rule], leaves: Mapping[tuple, Any]) -> dict[str, np.ndarray]:
-    """The official tensors of leaves {path: array}, parts of kernels joined."""
+    """Return the official tensors of leaves {path: array}, parts of kernels joined."""
     parts: dict[str, list] = {}
     for rule in rules:
         for key, array in rule.write(leaves[rule.path]).items():
@@ -347,7 +347,7 @@ def _write(rules: Iterable[Rule], leaves: Mapping[tuple, Any]) -> dict[str, np.n
 
 
 def _misshapen(rules: list[Rule], weights: Mapping[str, np.ndarray], config) -> list[str]:
-    """Official tensors whose shape is not what the family's `init` asks for."""
+    """Return official tensors whose shape is not what the family's `init` asks for."""
     if config.family not in families():  # a family of the caller's own
         return []
     init = get_family(config.family).init

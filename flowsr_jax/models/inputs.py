@@ -7,7 +7,7 @@ import numpy as np
 
 
 def _is_concrete(x) -> bool:
-    """The values can be looked at here and now."""
+    """Return whether the values can be looked at here and now."""
     return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
 
 
@@ -52,7 +52,7 @@ def check_image(name: str, x, channels: int = 3, margin: float = 0.25) -> None:
 
 
 def check_lr(lr, channels: int = 3, multiple: int = 1) -> None:
-    """`check_image` for an LR batch, and sides that are multiples of `multiple`."""
+    """Check an LR batch by `check_image`, and that its sides are multiples of `multiple`."""
     check_image("lr", lr, channels)
     h, w = lr.shape[1:3]
     if h % multiple or w % multiple:
@@ -76,7 +76,7 @@ def check_pair(hr, lr, scale: int, channels: int = 3) -> None:
 
 
 def check_temperature(temperature) -> None:
-    """A scalar >= 0 (or a tracer)."""
+    """Check a temperature: a scalar >= 0 (or a tracer)."""
     if temperature is None or not _is_concrete(temperature):
         return
     value = np.asarray(temperature)
@@ -87,7 +87,7 @@ def check_temperature(temperature) -> None:
 
 
 def check_key(key) -> None:
-    """A single JAX PRNG key, typed or raw uint32[2]."""
+    """Check a single JAX PRNG key, typed or raw uint32[2]."""
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
     raw = dtype is not None and dtype == np.uint32 and tuple(key.shape) == (2,)
@@ -96,7 +96,7 @@ def check_key(key) -> None:
 
 
 def check_label(config, label, batch: int):
-    """int32 labels [batch], or None for a model without classes.
+    """Return int32 labels [batch], or None for a model without classes.
 
     Args:
       config: with `classes`, 0 for a model without.

@@ -55,7 +55,7 @@ class Program:
 
 
 def verb_programs(family: Family, config, lr: tuple, options: Mapping) -> dict[str, Program]:
-    """Programs of a family record: "sample"; "encode" and "decode" of flows.
+    """Return programs of a family record: "sample"; "encode" and "decode" of flows.
 
     Args:
       family, config: the record and the model's config.

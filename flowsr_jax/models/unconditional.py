@@ -24,12 +24,12 @@ from flowsr_jax.models.inputs import check_key, check_label
 
 
 def pixels(scale: float = 1.0, shift: float = 0.0) -> Rescale:
-    """The bijector from images in [0,1] to scale * (255 x + 1/2) / 256 + shift."""
+    """Return the bijector from images in [0,1] to scale * (255 x + 1/2) / 256 + shift."""
     return Rescale(scale * 255 / 256, scale * 0.5 / 256 + shift)
 
 
 def dequantize(image, u, n_bits: int = 8):
-    """8-bit images in [0,1], reduced to n_bits, spread over their cells by u in [0,1).
+    """Return 8-bit images in [0,1], reduced to n_bits, spread over their cells by u in [0,1).
 
     The released Glow's preprocessing and noise; docs/papers/glow.md section 3.
     """
@@ -39,7 +39,7 @@ def dequantize(image, u, n_bits: int = 8):
 
 
 def to_uint8(image, n_bits: int = 8):
-    """The image at its n_bits levels: floor to the cell, clip; for 8 bits, plain rounding.
+    """Return the image at its n_bits levels: floor to the cell, clip; for 8 bits, plain rounding.
 
     The released Glow's postprocessing; docs/papers/glow.md section 3.
     """
@@ -48,14 +48,14 @@ def to_uint8(image, n_bits: int = 8):
 
 
 def noisy(batch, key, n_bits: int = 8):
-    """`dequantize` of batch["hr"] by batch["noise"] in [0,1) if it is there, else by key."""
+    """Return `dequantize` of batch["hr"] by batch["noise"] in [0,1) if it is there, else by key."""
     hr = batch["hr"]
     u = batch["noise"] if "noise" in batch else jax.random.uniform(key, hr.shape, jnp.float32)
     return dequantize(hr, u, n_bits)
 
 
 def to_bits(log_prob, dims: int, n_bits: int = 8):
-    """Bits per dimension of n_bits images from a density on [0,1]-valued images.
+    """Return bits per dimension of n_bits images from a density on [0,1]-valued images.
 
     -log_prob / (ln 2 * dims) + log2(255) are those of 8 bits; a cell of n_bits is
     2^(8 - n_bits) as wide.  Never compare numbers of different n_bits.
@@ -120,7 +120,7 @@ class Unconditional:
     )
 
     def encode(self, params, hr, *, label=None):
-        """Exact latents (finest level first) and log p(hr) in nats [B]; no noise added.
+        """Return exact latents (finest level first) and log p(hr) in nats [B]; no noise added.
 
         Args:
           params: model parameters.
@@ -131,11 +131,11 @@ class Unconditional:
         return _encode(self, params, hr, check_label(params.config, label, hr.shape[0]))
 
     def log_prob(self, params, hr, *, label=None):
-        """log p(hr) in nats [B], of the density on [0,1]-valued images."""
+        """Return log p(hr) in nats [B], of the density on [0,1]-valued images."""
         return self.encode(params, hr, label=label)[1]
 
     def decode(self, params, latents, *, label=None):
-        """The image [B,H,W,C] of a list of latents, not clipped: the inverse of `encode`.
+        """Return the image [B,H,W,C] of a list of latents, not clipped: the inverse of `encode`.
 
         Raises:
           ValueError: latents that are not those of one image shape.
@@ -146,7 +146,7 @@ class Unconditional:
         return _decode(self, params, latents, label)
 
     def bits_per_dim(self, params, hr, key=None, *, label=None):
-        """Bits per dimension [B] of n_bits images; see `to_bits`.
+        """Return bits per dimension [B] of n_bits images; see `to_bits`.
 
         With a `key` the image is reduced to n_bits and one draw of uniform noise is added
         (dequantisation), as the published numbers are measured; without one the density
@@ -199,7 +199,7 @@ class Unconditional:
     def check_invertibility(
         self, params, lr=None, key=None, *, temperature=None, limit=1e-3, label=None
     ):
-        """Report of a flow's numerical invertibility on one drawn image, layer by layer.
+        """Return a report of a flow's numerical invertibility on one drawn image, layer by layer.
 
         See flowsr_jax.check_invertibility.
         """
@@ -214,7 +214,7 @@ class Unconditional:
         return inspect_inverse(flow, flow_params, latents, cond, limit)[0]
 
     def views(self, config, loss: str = "") -> tuple[View, ...]:
-        """Draws of the validation images' shape: at the default temperature and at 1."""
+        """Return draws of the validation images' shape: at the default temperature and at 1."""
         del loss
         return tuple(
             View(f"T={t:g}", functools.partial(_view, self, temperature=t), stochastic=t > 0)
@@ -226,7 +226,7 @@ class Unconditional:
         return [self.prior(config, k, s) for k, s in zip(keys, shapes, strict=True)]
 
     def _drawn_shape(self, config, shape, num_samples, label, noise):
-        """The shape [B,...] of the batch that is asked for."""
+        """Return the shape [B,...] of the batch that is asked for."""
         rank = len(config.image_shape)
         shape = config.image_shape if shape is None else tuple(shape)
         if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
@@ -262,7 +262,7 @@ class Unconditional:
             )
 
     def _shape_of(self, config, got):
-        """The image shape whose last latent has the last of these shapes, or None."""
+        """Return the image shape whose last latent has the last of these shapes, or None."""
         rank = len(config.image_shape) + 1
         small = self.latent_shapes(config, (1, *config.image_shape))[-1]
         if not got or len(got[-1]) != len(small):

@@ -20,7 +20,7 @@ LOG_2 = math.log(2.0)
 
 
 def objective(params: Params, image, label=None):
-    """Per-image terms of the loss, [B] each.
+    """Return per-image terms of the loss, [B] each.
 
     Args:
       params: Glow parameters.
@@ -43,7 +43,7 @@ def objective(params: Params, image, label=None):
 
 
 def nll_loss(params, state, batch, key):
-    """Mean bits per dimension plus class_weight times the bits of the class.
+    """Return the mean bits per dimension plus class_weight times the bits of the class.
 
     `batch` holds "hr", with classes "label" (int [B]), and optionally "noise" in [0,1)
     to dequantise by in place of a draw from the key.
@@ -59,7 +59,7 @@ def nll_loss(params, state, batch, key):
 
 
 def init_from_data(params, batch, key):
-    """Data-dependent ActNorms, those inside the couplings too, from one batch in one pass."""
+    """Return params with all ActNorms, those inside the couplings too, set from one batch."""
     image = noisy(batch, key, params.config.n_bits)
     flow_params, _, _ = build_flow(params.config).init_from_data(params["flow"], image)
     return params.replace(flow=flow_params)

@@ -36,13 +36,13 @@ class RestorerConfig:
 
 
 def init_restorer(key, config: RestorerConfig):
-    """Parameters; every block starts as the identity (its last convolution is zero)."""
+    """Return parameters; every block starts as the identity (its last convolution is zero)."""
     lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     return Restorer(config.nf, config.gc, config.nb).lazy_init(key, lr)["params"]
 
 
 def restore(params, lr, config: RestorerConfig, compute: Compute):
-    """LR after JPEG [B,h,w,3] in [0,1] -> LR restored, neither rounded nor clipped."""
+    """Return LR restored from LR after JPEG [B,h,w,3] in [0,1], neither rounded nor clipped."""
     net = Restorer(config.nf, config.gc, config.nb, compute)
     return net.apply({"params": params}, lr)
 
@@ -51,7 +51,7 @@ CODECS = ("jpeg", "jpeg_like", "diff_jpeg")
 
 
 def codec(name: str = "jpeg", quality: int = 90):
-    """What stands between the two directions: (LR [B,h,w,3] in [0,1]) -> LR after JPEG.
+    """Return what stands between the two directions: LR [B,h,w,3] in [0,1] -> LR after JPEG.
 
     Args:
       name: "jpeg", Pillow's codec on the host, as released, without a gradient;
@@ -74,7 +74,7 @@ def codec(name: str = "jpeg", quality: int = 90):
 
 
 def jpeg(images, quality: int = 90):
-    """Images as they are after writing and reading JPEG files (4:2:0), on the host.
+    """Return images as they are after writing and reading JPEG files (4:2:0), on the host.
 
     Args:
       images: [B,h,w,3] in [0,1]; clipped and rounded to 8 bits first.

@@ -43,19 +43,19 @@ class DiscriminatorConfig:
 
 
 def norm_names(config: DiscriminatorConfig) -> dict[str, int]:
-    """{name of each batch norm: channels}, in order; the first convolution has none."""
+    """Return {name of each batch norm: channels}, in order; the first convolution has none."""
     names = {f"bn{i}_{j}": c for i, c in enumerate(config.widths) for j in (0, 1)}
     del names["bn0_0"]
     return names
 
 
 def init_discriminator(key, config: DiscriminatorConfig):
-    """Parameters with PyTorch's default initial values (the released code sets none)."""
+    """Return parameters with PyTorch's default initial values (the released code sets none)."""
     return Discriminator(config).lazy_init(key, _images(config))["params"]
 
 
 def init_statistics(config: DiscriminatorConfig):
-    """Running means and variances of the batch norms before any pass."""
+    """Return running means and variances of the batch norms before any pass."""
     return {
         name: {"mean": jnp.zeros(channels), "var": jnp.ones(channels)}
         for name, channels in norm_names(config).items()
@@ -67,7 +67,7 @@ def _images(config):
 
 
 def discriminate(params, statistics, x, config: DiscriminatorConfig, train: bool = True):
-    """Logits [B,1] of images, and the running statistics after the pass.
+    """Return logits [B,1] of images, and the running statistics after the pass.
 
     Args:
       params, statistics: of `init_discriminator` and `init_statistics`.
@@ -84,12 +84,12 @@ def discriminate(params, statistics, x, config: DiscriminatorConfig, train: bool
 
 
 def bce(logits, target: float):
-    """Mean binary cross entropy of logits against one target, 0 or 1."""
+    """Return the mean binary cross entropy of logits against one target, 0 or 1."""
     return jnp.mean(jax.nn.softplus(logits) - target * logits)
 
 
 def generator_loss(fake, real=None, kind: str = "gan"):
-    """What the generator minimises, of logits [B,1].
+    """Return what the generator minimises, of logits [B,1].
 
     "gan": -log sigmoid(fake) (non-saturating); "ragan": relativistic average, which
     also needs `real` (a constant).
@@ -102,7 +102,7 @@ def generator_loss(fake, real=None, kind: str = "gan"):
 
 
 def discriminator_loss(real, fake, kind: str = "gan"):
-    """What the discriminator minimises, of logits [B,1]; see `generator_loss`."""
+    """Return what the discriminator minimises, of logits [B,1]; see `generator_loss`."""
     choice("gan", kind, ("gan", "ragan"))
     if kind == "gan":
         return bce(real, 1.0) + bce(fake, 0.0)

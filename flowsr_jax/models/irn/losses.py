@@ -18,12 +18,12 @@ from flowsr_jax.nets.conv import matmul
 
 
 def squared(a, b):
-    """mean over B of the sum of (a - b)^2."""
+    """Return the mean over B of the sum of (a - b)^2."""
     return jnp.mean(sum_event(jnp.square(a - b)))
 
 
 def charbonnier(a, b):
-    """mean over B of the sum of sqrt((a - b)^2 + 1e-6): the released code's "l1"."""
+    """Return the mean over B of the sum of sqrt((a - b)^2 + 1e-6): the released code's "l1"."""
     return jnp.mean(sum_event(jnp.sqrt(jnp.square(a - b) + 1e-6)))
 
 
@@ -31,24 +31,24 @@ _DISTANCES = {"l1": charbonnier, "l2": squared}
 
 
 def distance(kind: str):
-    """The function of a distance's name, "l1" or "l2"."""
+    """Return the function of a distance's name, "l1" or "l2"."""
     return _DISTANCES[choice("loss", kind, tuple(_DISTANCES))]
 
 
 def lr_guide(config: IRNConfig, batch):
-    """What the LR image is drawn to: batch["lr"], or for IRN-Color the luminance of HR."""
+    """Return what the LR image is drawn to: batch["lr"], or for IRN-Color the luminance of HR."""
     if config.scale > 1:
         return batch["lr"]
     return matmul(batch["hr"], jnp.asarray(COLOR_MATRIX, jnp.float32)[:1].T)
 
 
 def fit_weight(config: IRNConfig) -> float:
-    """The released weight of the LR guidance: scale^2, and 3 for IRN-Color."""
+    """Return the released weight of the LR guidance: scale^2, and 3 for IRN-Color."""
     return 3.0 if config.scale == 1 else float(config.scale**2)
 
 
 def draw_z(key, config: IRNConfig, lr):
-    """z at the configured standard deviation, for LR images [B,h,w,C]."""
+    """Return z at the configured standard deviation, for LR images [B,h,w,C]."""
     return config.z_scale * jax.random.normal(key, z_shape(config, lr.shape), jnp.float32)
 
 
@@ -65,7 +65,7 @@ def rescale_terms(
     backward_loss: str = "l1",
     lr_noise=0.0,
 ):
-    """The three weighted terms of the rescaling loss, and the reconstruction.
+    """Return the three weighted terms of the rescaling loss, and the reconstruction.
 
     Args:
       params: IRN parameters.
@@ -93,7 +93,7 @@ def rescale_terms(
 
 
 def rescale_loss(params, state, batch, key, *, lr_noise=0.0, **options):
-    """Loss "rescale": LR guidance, HR reconstruction and distribution matching.
+    """Return loss "rescale": LR guidance, HR reconstruction and distribution matching.
 
     Options:
       lambda_fit, lambda_rec, lambda_ce, forward_loss, backward_loss: see `rescale_terms`.
@@ -112,13 +112,13 @@ def rescale_loss(params, state, batch, key, *, lr_noise=0.0, **options):
 
 
 def psnr(image, hr):
-    """RGB PSNR in dB of a whole batch, for the log (no gradient)."""
+    """Return the RGB PSNR in dB of a whole batch, for the log (no gradient)."""
     error = jnp.clip(jax.lax.stop_gradient(image), 0.0, 1.0) - hr
     return -10.0 * jnp.log10(jnp.mean(jnp.square(error)))
 
 
 def replace(a, b):
-    """The value of b; the gradient goes to both a and b unchanged."""
+    """Return the value of b; the gradient goes to both a and b unchanged."""
     return b + (a - jax.lax.stop_gradient(a))
 
 
@@ -135,7 +135,7 @@ def restore_terms(
     lambda_rec: float = 0.0,
     lambda_ce: float = 0.0,
 ):
-    """The weighted terms of IRN-Compression; a term of weight 0 is left out.
+    """Return the weighted terms of IRN-Compression; a term of weight 0 is left out.
 
     The released training moves the restorer alone, by "l_jpeg_rec" alone.  With the
     generator trained too, "l_jpeg_rec" also pulls the quantised LR to the restored one.
@@ -170,7 +170,7 @@ def restore_terms(
 
 
 def restore_loss(params, state, batch, key, *, codec: str = "jpeg", quality: int = 90, **weights):
-    """Loss "restore" of IRN-Compression: JPEG between the two directions, and the restorer.
+    """Return loss "restore" of IRN-Compression: JPEG between the directions, and the restorer.
 
     Options:
       codec, quality: see `compression.codec`.

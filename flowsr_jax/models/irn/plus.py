@@ -25,14 +25,14 @@ from flowsr_jax.nets.vgg import VGG19
 
 
 def init_state(config: IRNConfig):
-    """Running batch-norm statistics of the discriminator; empty without one."""
+    """Return the running batch-norm statistics of the discriminator; empty without one."""
     if config.discriminator is None:
         return {}
     return {"discriminator": init_statistics(config.discriminator)}
 
 
 def without_plus(params: Params) -> Params:
-    """The parameters without discriminator and VGG19: what rescaling needs."""
+    """Return the parameters without discriminator and VGG19: what rescaling needs."""
     tree = {k: v for k, v in params.tree.items() if k not in ("discriminator", "features")}
     return Params(tree, dataclasses.replace(params.config, discriminator=None, features=False))
 
@@ -50,7 +50,7 @@ def plus_terms(
     lambda_gan: float = 1.0,
     gan: str = "gan",
 ):
-    """The weighted terms of the generator's loss.
+    """Return the weighted terms of the generator's loss.
 
     Args:
       params: IRN parameters with the group "discriminator"; without the group "features"
@@ -87,7 +87,7 @@ def plus_terms(
 
 
 def discriminator_terms(params: Params, statistics, hr, z, *, gan: str = "gan"):
-    """(loss of the discriminator, new statistics): first on HR, then on the reconstruction."""
+    """Return (loss of the discriminator, new statistics): on HR, then on the reconstruction."""
     config = params.config
     fake = jax.lax.stop_gradient(inverse(params, quantize(forward(params, hr)[0]), z))
     judge = params["discriminator"]
@@ -97,7 +97,7 @@ def discriminator_terms(params: Params, statistics, hr, z, *, gan: str = "gan"):
 
 
 def plus_loss(params, state, batch, key, **options):
-    """Loss "plus" of the generator; options are those of `plus_terms`."""
+    """Return loss "plus" of the generator; options are those of `plus_terms`."""
     z = draw_z(key, params.config, batch["lr"])
     terms, statistics, fake = plus_terms(
         params, state["discriminator"], batch["hr"], batch["lr"], z, **options
@@ -107,7 +107,7 @@ def plus_loss(params, state, batch, key, **options):
 
 
 def plus_discriminator_loss(params, state, batch, key, *, gan: str = "gan"):
-    """Loss "discriminator" of the discriminator; option gan: "gan" or "ragan"."""
+    """Return loss "discriminator" of the discriminator; option gan: "gan" or "ragan"."""
     z = draw_z(key, params.config, batch["lr"])
     loss, statistics = discriminator_terms(params, state["discriminator"], batch["hr"], z, gan=gan)
     return loss, ({**state, "discriminator": statistics}, {"l_d": loss})

@@ -40,7 +40,7 @@ def check_hr(config: IRNConfig, hr) -> None:
 
 
 def downscale(params: Params, hr, *, quantize: bool = True):
-    """The LR image that `upscale` can turn back into hr.
+    """Return the LR image that `upscale` can turn back into hr.
 
     Args:
       params: IRN parameters.
@@ -66,7 +66,7 @@ def _downscale(params, hr, quantize):
 
 
 def upscale(params: Params, lr, key=None, *, temperature=None, z=None, restore=None):
-    """The HR image of an LR image that `downscale` made (of other images: a poor one).
+    """Return the HR image of an LR image that `downscale` made (of other images: a poor one).
 
     Args:
       params: IRN parameters.
@@ -131,12 +131,12 @@ def sample(
 
 
 def encode(params, hr):
-    """([LR, z], None): the exact forward pass, neither rounded nor clipped; no likelihood."""
+    """Return ([LR, z], None) of the exact forward pass, not rounded or clipped; no likelihood."""
     return list(_forward(params, hr)), None
 
 
 def decode(params, latents):
-    """The HR image of [LR, z], not clipped: the exact inverse of `encode`.
+    """Return the HR image of [LR, z], not clipped: the exact inverse of `encode`.
 
     Raises:
       ValueError: shapes that are not those of LR and z.
@@ -154,7 +154,7 @@ _forward, _inverse = jax.jit(forward), jax.jit(inverse)
 
 
 def check_invertibility(params, lr, key=None, *, temperature=None, limit: float = 1e-3):
-    """See flowsr_jax.check_invertibility."""
+    """Return the report of flowsr_jax.check_invertibility."""
     config = params.config
     key = jax.random.key(0) if key is None else key
     temperature = config.z_scale if temperature is None else temperature
@@ -180,7 +180,7 @@ def _sample_after_jpeg(params, lr, key, *, temperature=None):
 
 
 def programs(family, config: IRNConfig, lr: tuple, options) -> dict[str, Program]:
-    """Both ways for other runtimes, "downscale" and "upscale"; see `Family.programs`."""
+    """Return both ways for other runtimes, "downscale" and "upscale"; see `Family.programs`."""
     hr = (lr[0], config.scale * lr[1], config.scale * lr[2], 3)
     return {
         "downscale": Program(

@@ -12,7 +12,7 @@ from flowsr_jax.models.unconditional import noisy, to_bits
 
 
 def nll_loss(params, state, batch, key):
-    """Mean bits per dimension.
+    """Return the mean bits per dimension.
 
     `batch` holds "hr", and optionally "noise" in [0,1) to dequantise by in place of a
     draw from the key.  The metric log_likelihood, in nats, is that of published tables:

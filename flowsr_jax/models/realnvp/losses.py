@@ -17,13 +17,13 @@ PENALISED = ("magnitude", "rescaling_scale")
 
 
 def penalty(weights):
-    """Sum of squares of the weight norms' magnitudes and the checkerboards' scales."""
+    """Return the sum of squares of the weight norms' magnitudes and the checkerboards' scales."""
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return sum(jnp.sum(jnp.square(x)) for path, x in leaves if path[-1].key in PENALISED)
 
 
 def nll_loss(params, state, batch, key, *, l2: float = 5e-5):
-    """Mean bits per dimension, plus l2 times `penalty`, by the batch's statistics.
+    """Return the mean bits per dimension, plus l2 times `penalty`, by the batch's statistics.
 
     `state` holds the moving statistics, which move towards the batch's; those in the
     parameters are not used (see flowsr_jax/train/state.py).  `batch` holds "hr", and

@@ -52,7 +52,7 @@ SCHEMES = {
 
 
 def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.", scheme: str = "released") -> list[Rule]:
-    """Rules of the encoder; `prefix` is "" for an RRDB checkpoint of its own.
+    """Return rules of the encoder; `prefix` is "" for an RRDB checkpoint of its own.
 
     Raises:
       ConfigError: an unknown scheme, or a config without an official form.
@@ -90,7 +90,7 @@ def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.", scheme: str = "release
 
 
 def infer_rrdb(weights: Mapping[str, Any], prefix: str = "", **overrides) -> RRDBConfig:
-    """Encoder hyper-parameters from keys and shapes; `overrides` win.
+    """Return the encoder's hyper-parameters from keys and shapes; `overrides` win.
 
     Raises:
       MisfitError: keys or shapes that say nothing, or another architecture.
@@ -130,7 +130,7 @@ def infer_rrdb(weights: Mapping[str, Any], prefix: str = "", **overrides) -> RRD
 
 
 def find_scheme(weights: Mapping[str, Any], prefix: str = "") -> str:
-    """The naming scheme that these keys follow; "released" if none."""
+    """Return the naming scheme that these keys follow; "released" if none."""
     for scheme, names in SCHEMES.items():
         if f"{prefix}{names['block'].format(i=0, j=1, c=1)}.weight" in weights:
             return scheme
@@ -138,7 +138,7 @@ def find_scheme(weights: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def recognise(weights: Mapping[str, Any]) -> bool:
-    """These keys are an RRDB's, in any of the schemes."""
+    """Return whether these keys are an RRDB's, in any of the schemes."""
     first = SCHEMES[find_scheme(weights)]["conv_first"]
     return f"{first}.weight" in weights and (
         "trunk_conv.weight" in weights or find_scheme(weights) != "released"
@@ -146,7 +146,7 @@ def recognise(weights: Mapping[str, Any]) -> bool:
 
 
 def _numbers(weights: Mapping[str, Any], text: str, letter: str) -> set[int]:
-    """The numbers that stand for `letter` in keys of the form `text`.weight."""
+    """Return the numbers that stand for `letter` in keys of the form `text`.weight."""
     pattern = re.escape(text + ".weight").replace(rf"\{{{letter}\}}", r"(\d{1,4})")
     pattern = re.sub(r"\\\{\w+\\\}", r"\\d+", pattern)
     return {int(m.group(1)) for key in weights if (m := re.fullmatch(pattern, key))}

@@ -11,7 +11,7 @@ from flowsr_jax.models.sr3.config import SR3Config
 
 
 def sampler_config(config: SR3Config, sampler: str | None = None, **options) -> SamplerConfig:
-    """The model's default sampler with some of its fields changed.
+    """Return the model's default sampler with some of its fields changed.
 
     Raises:
       ConfigError: an unknown sampler or option (the known ones are listed), or a bad value.
@@ -23,12 +23,12 @@ def sampler_config(config: SR3Config, sampler: str | None = None, **options) -> 
 
 
 def image_shape(config: SR3Config) -> tuple[int, int, int]:
-    """Shape of one image that a model without a condition draws."""
+    """Return the shape of one image that a model without a condition draws."""
     return (config.unet.image_size, config.unet.image_size, config.unet.image_channels)
 
 
 def batch_shape(config: SR3Config, lr, shape, num_samples, given) -> tuple[int, ...]:
-    """The shape of the result, without a trajectory's axis.
+    """Return the shape of the result, without a trajectory's axis.
 
     Args:
       lr: [B,h,w,C] or None; shape, num_samples: as `sample` gets them.
@@ -58,7 +58,7 @@ def batch_shape(config: SR3Config, lr, shape, num_samples, given) -> tuple[int, 
 
 
 def check_shape(name: str, value, want: tuple[int, ...], rows: bool = False) -> None:
-    """Given noise has the shape `want`, or with `rows` at least as many in the first axis."""
+    """Check that noise has the shape `want`, or with `rows` at least as many in the first axis."""
     if value is None:
         return
     got = tuple(np.shape(value))
@@ -71,7 +71,7 @@ def check_shape(name: str, value, want: tuple[int, ...], rows: bool = False) -> 
 
 
 def check_guidance(config: SR3Config, guidance, label) -> None:
-    """A number >= 0, for a model that has something to leave out."""
+    """Check a number >= 0, for a model that has something to leave out."""
     if guidance is None:
         return
     if config.classes and label is None:
@@ -82,7 +82,7 @@ def check_guidance(config: SR3Config, guidance, label) -> None:
 
 
 def check_cond_level(config: SR3Config, level) -> None:
-    """sqrt(gamma) of the condition's noise, for a model that is told it."""
+    """Check sqrt(gamma) of the condition's noise, for a model that is told it."""
     if level is None:
         return
     if not config.augmented:
@@ -91,7 +91,7 @@ def check_cond_level(config: SR3Config, level) -> None:
 
 
 def check_number(name: str, value, low: float, high: float) -> None:
-    """One number in [low, high]; a traced one passes."""
+    """Check one number in [low, high]; a traced one passes."""
     if isinstance(value, jax.core.Tracer):
         return
     if np.ndim(value) or not low <= value <= high:

@@ -64,7 +64,7 @@ def denoising_loss(
     min_snr: float = 5.0,
     dream: float | None = None,
 ):
-    """The regression at given noise and levels.
+    """Return the regression loss at given noise and levels.
 
     Args:
       params: SR3 parameters.
@@ -128,7 +128,7 @@ def eps_loss(
     cond_noise: float = 0.5,
     **options,
 ):
-    """Denoising regression on batch["hr"] given batch["lr"], both in [0,1].
+    """Return the denoising regression on batch["hr"] given batch["lr"], both in [0,1].
 
     Options:
       levels: how noise levels are drawn; see `draw_levels`.

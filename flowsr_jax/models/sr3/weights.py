@@ -55,7 +55,7 @@ def _linear(key, path):
 
 
 def sr3_rules(config: SR3Config) -> list[Rule]:
-    """All rules of a checkpoint's network, in the file's order (no buffers).
+    """Return all rules of a checkpoint's network, in the file's order (no buffers).
 
     Raises:
       ConfigError: a network without an official form.
@@ -145,7 +145,7 @@ def _infer_unet(weights: Mapping[str, Any], overrides: Mapping[str, Any]) -> UNe
 
 
 def infer_schedule(weights: Mapping[str, Any]) -> ScheduleConfig:
-    """The schedule of a checkpoint's `betas`; the public default where there are none.
+    """Return the schedule of a checkpoint's `betas`; the public default where there are none.
 
     Raises:
       MisfitError: no list of numbers, or other buffers of another length.
@@ -173,7 +173,7 @@ def infer_schedule(weights: Mapping[str, Any]) -> ScheduleConfig:
 
 
 def infer_sr3(weights: Mapping[str, Any], betas=None, **overrides) -> SR3Config:
-    """Hyper-parameters from keys and shapes; `overrides` win.
+    """Return the hyper-parameters from keys and shapes; `overrides` win.
 
     Args:
       weights: the network's tensors, with or without the schedule's buffers.
@@ -213,7 +213,7 @@ def _numbers(betas) -> np.ndarray:
 
 
 def _constants(config: SR3Config) -> dict[str, np.ndarray]:
-    """The schedule's buffers, and the frequencies of the DDPM variant."""
+    """Return the schedule's buffers, and the frequencies of the DDPM variant."""
     found = schedules.buffers(config.schedule)
     if config.timed:
         half = config.unet.channels // 2

@@ -18,7 +18,7 @@ l1_loss = regression_loss(encoder_image, "l1")  # of the encoder alone
 
 
 def add_noise(key, hr, noise: str = "gaussian", sigma: float = 4.0 / math.sqrt(3.0), quant=32.0):
-    """HR with training noise.
+    """Return HR with training noise.
 
     noise "gaussian": standard deviation `sigma` in grey levels of 255 (the paper);
     "uniform": width 1/quant, centred (the released code's option, quant 32;
@@ -55,7 +55,7 @@ def noisy(config: SRFlowConfig, key, hr, *, noise: str = "gaussian", **options):
 
 
 def nll_loss(params, state, batch, key, *, units="bits_per_dim", **noise):
-    """Mean negative log-likelihood.
+    """Return the mean negative log-likelihood.
 
     Options:
       units: "bits_per_dim" of 8-bit images (all channels counted), or "official":
@@ -73,7 +73,7 @@ def nll_loss(params, state, batch, key, *, units="bits_per_dim", **noise):
 
 
 def init_from_data(params, batch, key, *, units="bits_per_dim", **noise):
-    """Data-dependent ActNorms everywhere, layer after layer, from one batch."""
+    """Return params whose ActNorms are set from one batch, layer after layer."""
     hr, told = noisy(params.config, key, batch["hr"], **noise)
     flow_params, _, _ = build_flow(params.config).init_from_data(
         params["flow"], hr, condition(params, batch["lr"], told)
