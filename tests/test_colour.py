@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from flowsr_jax.files import colour
-from flowsr_jax.files.images import read_image
+from flowsr_jax.files.images import ImageError, read_image
 
 SRGB_TO_XYZ = np.array(
     [
@@ -169,6 +169,29 @@ def test_numbers_of_png_files_are_applied(tmp_path, dtype):
         pixels_found, converted = found(*chunks)
         assert not converted
         np.testing.assert_allclose(pixels_found, pixels * (255 / np.iinfo(dtype).max))
+
+
+def test_numbers_of_avif_files_are_applied(tmp_path):
+    path = tmp_path / "a.avif"
+    image = Image.new("RGB", (16, 16), (220, 60, 50))
+    image.save(path, quality=100)
+    plain = read_image(path)
+    assert not plain.converted and not plain.notes
+    data = path.read_bytes()
+    start = data.index(b"colrnclx") + 8
+    for primaries, transfer, note in ((12, 13, ""), (1, 2, ""), (12, 1, ""), (9, 16, "PQ")):
+        numbers = primaries.to_bytes(2, "big") + transfer.to_bytes(2, "big")
+        path.write_bytes(data[:start] + numbers + data[start + 4 :])
+        picture = read_image(path)
+        assert note in " ".join(picture.notes) and bool(note) == bool(picture.notes)
+        wanted = _wanted(plain.pixels, "sRGB", P3_TO_XYZ) if primaries == 12 else plain.pixels
+        np.testing.assert_allclose(picture.pixels, wanted, atol=1.0)
+    start = data.index(b"av1C") + 6
+    path.write_bytes(data[:start] + bytes([data[start] | 0x40]) + data[start + 1 :])
+    try:
+        assert read_image(path).notes == ("its 10 bits per sample are read as 8",)
+    except ImageError as error:  # a decoder that compares the box with the pixels
+        assert "cannot be decoded" in str(error)
 
 
 def test_every_kind_of_file_with_a_profile_gives_the_same_colours(tmp_path):

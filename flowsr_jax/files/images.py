@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from flowsr_jax.console import one_line
-from flowsr_jax.files import png_chunks
+from flowsr_jax.files import isobmff, png_chunks
 from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.files.colour import ProfileError, cmyk_to_rgb, to_srgb
 from flowsr_jax.files.containers import HEAD, container, readable, refusal
@@ -211,6 +211,12 @@ def _by_pillow(file: BinaryIO, kind: str) -> _Decoded:
     if kind == "PNG":
         file, meant, text, notes = png_chunks.split(file, MAX_TEXT)
         *_, bits, _ = png_chunks.header(file)
+    elif kind in ("AVIF", "HEIF"):
+        cicp, depth = isobmff.colours(file.read(isobmff.HEAD))
+        file.seek(0)
+        meant |= {"cICP": cicp} if cicp else {}
+        if depth > 8:
+            notes.append(f"its {depth} bits per sample are read as 8")
     with Image.open(file, formats=[kind]) as image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
@@ -222,6 +228,8 @@ def _by_pillow(file: BinaryIO, kind: str) -> _Decoded:
             notes.append(f"the first of its {frames} frames is taken")
         if image.info.get("icc_profile"):
             meant["iCCP"] = image.info["icc_profile"]
+            if kind != "PNG":  # a profile says more than numbers
+                meant.pop("cICP", None)
         image.info |= text
         wide = kind == "PPM" and image.mode == "RGB" and _maximum(image) > 255
         if wide:
