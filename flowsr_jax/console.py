@@ -177,7 +177,8 @@ class Progress:
         """Report the batch as a whole."""
         pace = self.pace(0)
         if self._bar is None:
-            print(f"{self._total} images" + (f", {pace}" if pace else ""), flush=True)
+            images = "1 image" if self._total == 1 else f"{self._total} images"
+            print(images + (f", {pace}" if pace else ""), flush=True)
 
 
 @contextlib.contextmanager

@@ -194,6 +194,25 @@ def test_numbers_of_avif_files_are_applied(tmp_path):
         assert "cannot be decoded" in str(error)
 
 
+def test_cameras_that_name_adobe_rgb_in_exif(tmp_path):
+    image, exif = Image.new("RGB", (16, 16), (200, 60, 50)), Image.Exif()
+    linear = (np.array([200, 60, 50]) / 255) ** (563 / 256)
+    adobe = colour._matrix(
+        colour._to_xyz((0.64, 0.33, 0.21, 0.71, 0.15, 0.06), colour.D65), colour._white(colour.D65)
+    )
+    wanted = colour.encode(np.clip(adobe @ linear, 0, 1)) * 255
+    for space, name in ((1, ""), (2, "Adobe RGB"), (0xFFFF, "")):  # the last: with R03 only
+        exif.get_ifd(0x8769)[0xA001] = space
+        image.save(tmp_path / "a.jpg", quality=100, exif=exif)
+        picture = read_image(tmp_path / "a.jpg")
+        assert picture.converted == name
+        plain = np.array([200.0, 60, 50])
+        assert np.abs(picture.pixels[8, 8] - (wanted if name else plain)).max() <= 6
+    kept = read_image(tmp_path / "a.jpg", keep_profile=True)
+    assert kept.profile == {}
+    assert wanted[0] > 215  # Adobe RGB's red is farther out
+
+
 def test_every_kind_of_file_with_a_profile_gives_the_same_colours(tmp_path):
     icc = _profile("sRGB", P3_TO_XYZ)
     image = Image.new("RGB", (16, 16), (250, 40, 30))

@@ -30,6 +30,11 @@ BRADFORD = np.array(
 )
 PCS_WHITE = np.array([0.9642, 1.0, 0.8249])  # D50, of ICC profiles
 BLOCK = 1 << 20  # pixels converted at a time
+# Adobe RGB (1998) as chunks of a PNG: cameras name it in EXIF, without a profile.
+ADOBE = {
+    "gAMA": round(100000 / (563 / 256)).to_bytes(4, "big"),
+    "cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000),
+}
 
 Curve = Callable[[np.ndarray], np.ndarray]
 
@@ -72,7 +77,8 @@ def to_srgb(pixels: np.ndarray, meant: Mapping[str, bytes]) -> tuple[np.ndarray,
         return _of_profile(pixels, meant["iCCP"])
     if "sRGB" in meant or "gAMA" not in meant:
         return pixels, ""
-    return _apply(pixels, _of_gamma(meant["gAMA"], meant.get("cHRM")), "gAMA")
+    name = "Adobe RGB" if meant.get("cHRM") == ADOBE["cHRM"] else "gAMA"
+    return _apply(pixels, _of_gamma(meant["gAMA"], meant.get("cHRM")), name)
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
