@@ -120,6 +120,13 @@ def test_an_exception_in_a_validation_loses_no_step(pictures, tmp_path, monkeypa
     assert "resuming from checkpoint 3" in capsys.readouterr().out
 
 
+def test_a_run_whose_steps_were_skipped_is_not_done(pictures, tmp_path, capsys):
+    values = run_values(pictures, max_skipped=100)
+    with pytest.raises(loop.TrainingDiverged, match="phase 'fit': [67] of its 8 steps gave"):
+        run(values, tmp_path / "run", **{"train.phases.fit.groups[0].lr": 1e38})
+    assert "done:" not in capsys.readouterr().out
+
+
 def test_photographs_that_come_between_are_no_other_run(pictures, tmp_path, capsys):
     values = run_values(tmp_path, checkpoint_every=2)
     for split in ("train", "valid"):

@@ -219,6 +219,7 @@ def train_phase(
     steps: dict[tuple[str, ...], Any] = {}
     step = int(state.step)
     if step == phase.steps:  # resumed at the end: the table may not have been made
+        meter.end(state)
         validate(run, views, state, index, offset + step)
     while step < phase.steps:
         active = active_groups(phase, state.params, step)
@@ -237,6 +238,8 @@ def train_phase(
         if not (stop or show or step % train.checkpoint_every == 0):
             continue
         skipped = meter.drain()  # raises TrainingDiverged before anything is overwritten
+        if last:
+            meter.end(state)
         number = offset + step
         with run.progress.pause():
             # First of all: whatever a validation meets, these steps are not lost.

@@ -10,10 +10,15 @@ import numpy as np
 
 from flowsr_jax.train.config import TrainConfig
 from flowsr_jax.train.progress import Progress, summary
+from flowsr_jax.train.state import TrainState
 
 # Steps handed to the device before the results of an old one are waited for: enough to
 # keep it busy, few enough that batches do not pile up.
 AHEAD = 2
+NOT_FINITE = (
+    "gave a loss, gradient or weight that is not finite; the last good checkpoint is kept. Lower "
+    "the learning rate, lengthen its warm-up, or set train.clip_norm"
+)
 
 
 class TrainingDiverged(RuntimeError):
@@ -53,6 +58,14 @@ class Meter:
             self._look()
         return self._skipped
 
+    def end(self, state: TrainState) -> None:
+        """Raise TrainingDiverged at the end of a phase that skipped half of its steps."""
+        total, steps = int(state.skipped_total), int(state.step)
+        if 2 * total >= steps:
+            raise TrainingDiverged(
+                f"phase {self._phase!r}: {total} of its {steps} steps {NOT_FINITE}"
+            )
+
     def _look(self) -> None:
         step, metrics = self._pending.popleft()
         metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
@@ -65,9 +78,7 @@ class Meter:
         if self._skipped > train.max_skipped or total > train.max_skipped_total:
             raise TrainingDiverged(
                 f"phase {self._phase!r}, step {number}: {self._skipped} steps in a row and {total} "
-                "in all gave a loss, gradient or weight that is not finite; the last good "
-                "checkpoint is kept. Lower the learning rate, lengthen its warm-up, or set "
-                "train.clip_norm"
+                f"in all {NOT_FINITE}"
             )
         self._window.append(metrics)
         self._progress.advance(number)
