@@ -6,6 +6,7 @@ sr = flowsr_jax.sample(params, lr, jax.random.key(0))
 
 import importlib
 
+from flowsr_jax import models
 from flowsr_jax.api import (
     NonFiniteWarning,
     bits_per_dim,
@@ -22,7 +23,7 @@ from flowsr_jax.api import (
     upscale,
 )
 from flowsr_jax.math.resize import imresize
-from flowsr_jax.models import Params, register_family
+from flowsr_jax.models import MODULES, Params, module, register_family
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,8 @@ _LAZY = {
 
 
 def __getattr__(name: str):
+    if name in MODULES.values():
+        return getattr(models, name)
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'flowsr_jax' has no attribute {name!r}")
@@ -54,6 +57,7 @@ __all__ = [
     "from_torch",
     "imresize",
     "load",
+    "module",
     "predict_noise",
     "register_family",
     "register_metric",
@@ -64,3 +68,7 @@ __all__ = [
     "to_torch",
     "upscale",
 ]
+
+
+def __dir__():
+    return sorted([*globals(), *_LAZY, *MODULES.values()])

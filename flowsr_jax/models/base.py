@@ -130,6 +130,8 @@ class Family:
       repairs_jpeg: (config) -> a rescaling model restores LR images after JPEG too.
 
     Verbs and more (None when the family lacks the verb):
+      module: (config) -> the model as a flax.linen module, whose parameters are the groups of
+        `Params`.
       check_hr: (config, hr) -> None; raises for HR images that `encode` without an LR
         image cannot take.  Required for such a family if it has `encode`.
       encode, decode: exact latents and log-likelihood: (params, hr, lr) ->
@@ -176,6 +178,7 @@ class Family:
     codec_groups: tuple[str, ...] = ()
     repairs_jpeg: Callable[[Any], bool] = lambda config: False
 
+    module: Callable[[Any], Any] | None = None
     check_hr: Callable | None = None
     encode: Callable | None = None
     decode: Callable | None = None
@@ -265,6 +268,18 @@ def kind_of(params: Params) -> str:
 def scale_of(params: Params) -> int:
     """Return HR sides divided by LR sides."""
     return family_of(params).scale(params.config)
+
+
+def module(params: Params) -> tuple[Any, dict[str, Any]]:
+    """Return (module, variables): the model as a flax.linen module, and what its `apply` takes.
+
+    `variables` is {"params": the groups of `params`}.  The methods are the module's own, for
+    instance `module.apply(variables, hr, lr, method="encode")`.
+
+    Raises:
+      ValueError: the family has no module.
+    """
+    return verb(params, "module")(params.config), {"params": dict(params.tree)}
 
 
 def verb(params: Params, name: str) -> Callable:

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -84,9 +85,28 @@ def regression_family(
         losses={distance: regression_loss(apply, distance) for distance in losses},
         sample=sample,
         stochastic=False,
+        module=None if module is None else lambda config: Regression(module, config),
         **{"views": views, **facts},
     )
     return family
+
+
+class Regression(nn.Module):
+    """A network with the parameters of `Params`: the group "network".
+
+    Attributes:
+      module: (config) -> the network.
+      config: of the family.
+    """
+
+    module: Callable[[Any], Any]
+    config: Any
+
+    def setup(self):
+        self.network = self.module(self.config)
+
+    def __call__(self, lr):
+        return self.network(lr)
 
 
 def _of_module(module: Callable[[Any], Any], family: Callable[[], Family]):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flowsr_jax.nets.conv import HIGHEST
-from flowsr_jax.nets.layers import Conv, Initializer, leaky_relu, ones, torch_default, zeros
+from flowsr_jax.nets.layers import Conv, Initializer, leaf, leaky_relu, ones, torch_default, zeros
 
 EPS, MOMENTUM, HIDDEN = 1e-5, 0.1, 100
 STAGES = 5
@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         c = x.shape[-1:]
-        scale, bias = self.param("scale", ones, c), self.param("bias", zeros, c)
+        scale, bias = leaf(self, "scale", ones, c), leaf(self, "bias", zeros, c)
         running_mean = self.variable("batch_stats", "mean", zeros, None, c)
         running_var = self.variable("batch_stats", "var", ones, None, c)
         mean, var = running_mean.value, running_var.value
@@ -72,8 +72,8 @@ class TorchLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        w = self.param("w", self.init, (self.features, x.shape[-1]))
-        return jnp.matmul(x, w.T, precision=HIGHEST) + self.param("b", self.init, (self.features,))
+        w = leaf(self, "w", self.init, (self.features, x.shape[-1]))
+        return jnp.matmul(x, w.T, precision=HIGHEST) + leaf(self, "b", self.init, (self.features,))
 
 
 class Discriminator(nn.Module):

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.nets.layers import Dense, normal
+from flowsr_jax.nets.layers import Dense, leaf, normal
 from flowsr_jax.nets.orthogonal import orthogonal
 
 
@@ -43,4 +43,4 @@ class ClassEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, label):
-        return self.param("table", normal(1.0), (self.classes + 1, self.dim))[label]
+        return leaf(self, "table", normal(1.0), (self.classes + 1, self.dim))[label]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 
 import chex
+import flax
 import flax.linen as nn
 import jax
 import jax.extend
@@ -69,6 +70,45 @@ def torch_default(fan_in: int) -> dict[str, Initializer]:
     return {"kernel_init": init, "bias_init": init}
 
 
+# ---- parameters
+
+
+def leaf(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]):
+    """Return `module.param(name, init, shape)`, without drawing initial values at every call.
+
+    Flax compares with the shape of freshly drawn values, which costs as long to trace as the
+    layer itself.
+
+    Raises:
+      ValueError: the leaf that was handed over has another shape.
+    """
+    if not module.has_variable("params", name):
+        return module.param(name, init, shape)
+    value = module.get_variable("params", name)
+    if value.shape != tuple(shape):
+        where, got = "/".join((*module.path, name)), tuple(value.shape)
+        raise ValueError(f"{where} has the shape {got}, the network needs {tuple(shape)}")
+    return value
+
+
+class Tree(nn.Module):
+    """Parameters that a function of explicit parameters takes: a dict of arrays and dicts.
+
+    Calling it returns them.
+
+    Attributes:
+      draw: (key) -> initial parameters; {} if there are none.
+    """
+
+    draw: Callable[[jax.Array], dict]
+
+    def __call__(self) -> dict:
+        if self.is_initializing() and not self.variables:
+            for name, value in self.draw(self.make_rng("params")).items():
+                self.put_variable("params", name, value)
+        return flax.core.unfreeze(self.variables.get("params", {}))
+
+
 # ---- layers
 
 
@@ -96,9 +136,9 @@ class Conv(nn.Module):
     def __call__(self, x):
         chex.assert_rank(x, 4)
         k = self.kernel_size
-        w = self.param("w", self.kernel_init, (k, k, x.shape[-1], self.features))
+        w = leaf(self, "w", self.kernel_init, (k, k, x.shape[-1], self.features))
         y = self.convolve(x, w)
-        return y + self.param("b", self.bias_init, (self.features,)) if self.use_bias else y
+        return y + leaf(self, "b", self.bias_init, (self.features,)) if self.use_bias else y
 
     def convolve(self, x, w):
         """Return the convolution of x by w, without the bias, float32."""
@@ -117,9 +157,9 @@ class ZeroConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        w = self.param("w", zeros, (3, 3, self.inputs(x.shape[-1]), self.features))
-        b = self.param("b", zeros, (self.features,))
-        logs = self.param("logs", zeros, (self.features,))
+        w = leaf(self, "w", zeros, (3, 3, self.inputs(x.shape[-1]), self.features))
+        b = leaf(self, "b", zeros, (self.features,))
+        logs = leaf(self, "logs", zeros, (self.features,))
         return (self.convolve(x, w) + b) * jnp.exp(LOGSCALE * logs)
 
     def inputs(self, channels: int) -> int:
@@ -145,10 +185,10 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        w = self.param("w", self.kernel_init, (x.shape[-1], self.features))
+        w = leaf(self, "w", self.kernel_init, (x.shape[-1], self.features))
         dtype = self.compute.operands
         y = matmul(x.astype(dtype), w.astype(dtype), self.compute.precision)
-        return y + self.param("b", self.bias_init, (self.features,)) if self.use_bias else y
+        return y + leaf(self, "b", self.bias_init, (self.features,)) if self.use_bias else y
 
 
 class ChannelAffine(nn.Module):
@@ -165,8 +205,8 @@ class ChannelAffine(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        bias = self.param("bias", zeros, x.shape[-1:])
-        logs = self.param("logs", zeros, x.shape[-1:])
+        bias = leaf(self, "bias", zeros, x.shape[-1:])
+        logs = leaf(self, "logs", zeros, x.shape[-1:])
         if self.is_mutable_collection("params") and not self.is_initializing():
             bias, logs = channel_statistics(x)
             logs = logs if self.logscale == 1.0 else logs / self.logscale
@@ -195,7 +235,7 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         b, _, _, c = x.shape
-        scale, bias = self.param("scale", ones, (c,)), self.param("bias", zeros, (c,))
+        scale, bias = leaf(self, "scale", ones, (c,)), leaf(self, "bias", zeros, (c,))
         y = x.astype(jnp.float32)
 
         def over_groups(per_channel):

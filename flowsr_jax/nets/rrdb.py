@@ -19,6 +19,7 @@ from flowsr_jax.math.resize import imresize
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import (
     Conv,
+    Tree,
     kaiming,
     leaky_relu,
     pixel_shuffle,
@@ -87,7 +88,8 @@ class RRDBEncoder(nn.Module):
         default = torch_default(9 * c.nf)
         self.conv_first = Conv(c.nf, **torch_default(9 * c.in_channels), compute=compute)
         # Any size will do: blocks keep it, and their parameters do not depend on it.
-        self.blocks = self.param("blocks", stacked(self._block, c.nb), (8, 8, c.nf))
+        draw = stacked(self._block, c.nb)
+        self.blocks = Tree(lambda key: draw(key, (8, 8, c.nf)))
         self.trunk_conv = Conv(c.nf, **default, compute=compute)
         if c.head == "subpixel":
             features = c.out_channels * c.scale**2
@@ -107,7 +109,7 @@ class RRDBEncoder(nn.Module):
         chex.assert_shape(lr, (None, None, None, self.config.in_channels))
         first = self.conv_first(lr)
         # All or none: the backward pass keeps each block's input anyway.
-        x, outputs = run_blocks(self._block, self.blocks, first, self.config.compute, bool(keep))
+        x, outputs = run_blocks(self._block, self.blocks(), first, self.config.compute, bool(keep))
         skip = first if self.config.skip == "first" else x
         return skip + self.trunk_conv(x), [outputs[i] for i in keep]
 

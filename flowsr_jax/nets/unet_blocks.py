@@ -13,7 +13,7 @@ from jax import lax
 
 from flowsr_jax.nets.attention import SelfAttention
 from flowsr_jax.nets.conv import Compute, conv2d, convolve, matmul
-from flowsr_jax.nets.layers import Conv, Dense, GroupNorm, half_size, zeros
+from flowsr_jax.nets.layers import Conv, Dense, GroupNorm, half_size, leaf, zeros
 from flowsr_jax.nets.orthogonal import orthogonal
 from flowsr_jax.nets.upsampled import nearest
 
@@ -97,8 +97,8 @@ class FirstConv(nn.Module):
 
     def setup(self):
         channels = self.cond_channels + self.image_channels
-        self.w = self.param("w", orthogonal, (3, 3, channels, self.features))
-        self.b = self.param("b", zeros, (self.features,))
+        self.w = leaf(self, "w", orthogonal, (3, 3, channels, self.features))
+        self.b = leaf(self, "b", zeros, (self.features,))
 
     def prepare(self, condition):
         """Return the condition's share of the convolution, [B,H,W,features]."""

@@ -7,6 +7,7 @@ from flowsr_jax.models.glow.config import GlowConfig
 FAMILY = Family(
     name="glow",
     config_class=GlowConfig,
+    module=network.Glow,
     init=network.init,
     losses={"nll": losses.nll_loss},
     sample=sample.sample,

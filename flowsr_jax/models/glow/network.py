@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -33,6 +34,7 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.glow_net import LOGSCALE, GlowNet, init_linear_zeros, linear_zeros
+from flowsr_jax.nets.layers import Tree
 
 PERMUTATIONS = {
     "reverse": Reverse(),
@@ -67,20 +69,85 @@ def top_prior(config: GlowConfig) -> TopPrior:
     return TopPrior(config.learn_top, config.classes, config.border)
 
 
+class Glow(nn.Module):
+    """Glow as a Flax module; its parameters are the groups of `Params`.
+
+    These are {"flow"}, "prior" if the top prior has parameters, "classifier" if there is one.
+    """
+
+    config: GlowConfig
+
+    def setup(self):
+        c = self.config
+        self.flow = Tree(lambda key: build_flow(c).init(key, _smallest(c)))
+        self.prior = Tree(lambda key: top_prior(c).init(key, top_shape(c)))
+        if c.has_classifier:
+            self.classifier = Tree(lambda key: init_classifier(c))
+
+    def __call__(self, image, label=None):
+        """Return log p(image | label) in nats [B]; see `encode`."""
+        if self.is_initializing() and self.config.has_classifier:
+            self.classifier()
+        return self.encode(image, label)[1]
+
+    def encode(self, image, label=None):
+        """Return (latents, finest first, and log p(image | label) [B]); see `forward`."""
+        return self.forward(image, label)[:2]
+
+    def forward(self, image, label=None):
+        """Evaluate the exact forward pass.
+
+        Args:
+          image: [B,H,W,C] in [0,1].
+          label: int [B] with classes, else None.
+
+        Returns:
+          (latents, log p(image | label) [B] of the density on [0,1]-valued images in nats,
+          the coarsest latent before the top prior): latents are standard normal.
+        """
+        latents, logdet = build_flow(self.config).forward(self.flow(), image)
+        top, cond = latents[-1], {"label": label}
+        latents[-1], whitening = top_prior(self.config).forward(self.prior(), top, cond)
+        log_prob = logdet + whitening + sum(standard_normal_log_prob(z) for z in latents)
+        return latents, log_prob, top
+
+    def decode(self, latents, label=None):
+        """Return the image [B,H,W,C] of latents, not clipped."""
+        *finer, top = latents
+        top, _ = top_prior(self.config).inverse(self.prior(), top, {"label": label})
+        return build_flow(self.config).inverse(self.flow(), [*finer, top])[0]
+
+    def logits(self, top):
+        """Return class scores [B,classes] of the coarsest latent before the top prior."""
+        return linear_zeros(self.classifier(), jnp.mean(top, axis=(1, 2)))
+
+
+def _smallest(config: GlowConfig) -> tuple[int, int, int]:
+    """Shape of the smallest image that all levels can halve."""
+    return (config.multiple, config.multiple, config.channels)
+
+
+def top_shape(config: GlowConfig) -> tuple[int, ...]:
+    """Shape of the coarsest latent of the smallest image, without the batch."""
+    return latent_shapes(config, (1, *_smallest(config)))[-1][1:]
+
+
+def init_classifier(config: GlowConfig):
+    """Return initial parameters of the classifier."""
+    return init_linear_zeros(top_shape(config)[-1], config.classes)
+
+
 def init(config: GlowConfig, key) -> Params:
     """Random parameters with the released code's initial values (ActNorm not yet).
 
     Groups: "flow"; "prior" if the top prior has parameters; "classifier" if there is one.
     """
     flow_key, prior_key = jax.random.split(key)
-    flow, side = build_flow(config), config.multiple
-    shape = (side, side, config.channels)
-    tree = {"flow": flow.init(flow_key, shape)}
-    top = latent_shapes(config, (1, *shape))[-1][1:]
-    if prior := top_prior(config).init(prior_key, top):
+    tree = {"flow": build_flow(config).init(flow_key, _smallest(config))}
+    if prior := top_prior(config).init(prior_key, top_shape(config)):
         tree["prior"] = prior
     if config.has_classifier:
-        tree["classifier"] = init_linear_zeros(top[-1], config.classes)
+        tree["classifier"] = init_classifier(config)
     return Params(tree, config)
 
 
@@ -91,24 +158,8 @@ def latent_shapes(config: GlowConfig, shape) -> list[tuple[int, ...]]:
 
 
 def forward(params: Params, image, label=None):
-    """The exact forward pass.
-
-    Args:
-      params: Glow parameters.
-      image: [B,H,W,C] in [0,1].
-      label: int [B] with classes, else None.
-
-    Returns:
-      (latents, log p(image | label) [B] of the density on [0,1]-valued images in nats,
-      the coarsest latent before the top prior): latents are standard normal.
-    """
-    config = params.config
-    latents, logdet = build_flow(config).forward(params["flow"], image)
-    top = latents[-1]
-    prior = params.get("prior", {})
-    latents[-1], whitening = top_prior(config).forward(prior, top, {"label": label})
-    log_prob = logdet + whitening + sum(standard_normal_log_prob(z) for z in latents)
-    return latents, log_prob, top
+    """`Glow.forward` of parameters."""
+    return Glow(params.config).apply({"params": params.tree}, image, label, method="forward")
 
 
 def whole_flow(config: GlowConfig) -> Chain:
@@ -127,19 +178,11 @@ def whole_params(params: Params):
     return {**params["flow"], "multiscale": {**levels, last: top}}
 
 
-def unwhiten(params: Params, latents, label=None):
-    """Latents as `build_flow` gives them: the coarsest one with the top prior undone."""
-    prior = params.get("prior", {})
-    top, _ = top_prior(params.config).inverse(prior, latents[-1], {"label": label})
-    return [*latents[:-1], top]
-
-
 def inverse(params: Params, latents, label=None):
-    """The image [B,H,W,C] of latents, not clipped."""
-    latents = unwhiten(params, latents, label)
-    return build_flow(params.config).inverse(params["flow"], latents)[0]
+    """`Glow.decode` of parameters."""
+    return Glow(params.config).apply({"params": params.tree}, latents, label, method="decode")
 
 
 def logits(params: Params, top):
-    """Class scores [B,classes] from the coarsest latent before the top prior."""
-    return linear_zeros(params["classifier"], jnp.mean(top, axis=(1, 2)))
+    """`Glow.logits` of parameters."""
+    return Glow(params.config).apply({"params": params.tree}, top, method="logits")

@@ -7,6 +7,7 @@ from flowsr_jax.models.irn.config import IRNConfig
 FAMILY = Family(
     name="irn",
     config_class=IRNConfig,
+    module=network.IRN,
     init=network.init,
     losses={
         "rescale": losses.rescale_loss,

@@ -5,6 +5,7 @@ Exact numerics: docs/papers/irn.md.  Official weights fit the defaults.
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +15,9 @@ from flowsr_jax.models.irn.compression import init_restorer
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import init_discriminator
 from flowsr_jax.nets.dense_block import DenseBlock
+from flowsr_jax.nets.discriminator import Discriminator
+from flowsr_jax.nets.layers import Tree
+from flowsr_jax.nets.rrdb import Restorer
 from flowsr_jax.nets.vgg import VGG19
 
 # Rows: luminance and two colour differences of RGB.
@@ -43,6 +47,70 @@ def build_flow(config: IRNConfig) -> Chain:
     return Chain(tuple(parts if config.form == "haar" else parts + stages))
 
 
+class IRN(nn.Module):
+    """IRN as a Flax module; its parameters are the groups of `Params`.
+
+    These are {"generator"}, and of the parts that the config has "restorer", "discriminator"
+    and "features".  The discriminator also has the collection "batch_stats".
+    """
+
+    config: IRNConfig
+
+    def setup(self):
+        c, r = self.config, self.config.restorer
+        self.generator = Tree(lambda key: init_generator(c, key))
+        if r is not None:
+            self.restorer = Restorer(r.nf, r.gc, r.nb, c.compute)
+        if c.discriminator is not None:
+            self.discriminator = Discriminator(c.discriminator)
+        if c.features:
+            self.features = VGG19(c.compute)
+
+    def __call__(self, hr):
+        """Return [LR, z]; see `encode`."""
+        c = self.config
+        if self.is_initializing():
+            parts = {"restorer": (c.restorer, 8), "features": (c.features, 16)}
+            parts["discriminator"] = (c.discriminator, getattr(c.discriminator, "size", 0))
+            for name, (wanted, side) in parts.items():
+                if wanted:
+                    getattr(self, name)(jnp.zeros((1, side, side, 3), jnp.float32))
+        return self.encode(hr)
+
+    def encode(self, hr):
+        """Return [LR [B,h,w,3], z [B,h,w,3*s*s - 3]] of hr [B,s*h,s*w,3].
+
+        They are neither rounded nor clipped.
+        """
+        y, _ = build_flow(self.config).forward(self.generator(), hr)
+        return [y[..., : self.config.channels], y[..., self.config.channels :]]
+
+    def decode(self, latents, prepared=None):
+        """Return HR, not clipped, of [LR, z]; `prepared` is that of `prepare_inverse`."""
+        y = jnp.concatenate(latents, axis=-1)
+        return build_flow(self.config).inverse(self.generator(), y, None, prepared)[0]
+
+    def prepare_inverse(self):
+        """Return what all inverse passes share (the inverse of a learned matrix)."""
+        return build_flow(self.config).prepare(self.generator(), inverse=True)
+
+    def restore(self, lr):
+        """Return lr [B,h,w,3] with JPEG's artefacts repaired, neither rounded nor clipped."""
+        return self.restorer(lr)
+
+    def judge(self, images, train: bool = True):
+        """Return the discriminator's logits [B,1] of images; see `Discriminator`."""
+        return self.discriminator(images, train)
+
+
+def init_generator(config: IRNConfig, key):
+    """Return initial parameters of the invertible network alone."""
+    flow = build_flow(config).init(key, (config.scale, config.scale, 3))
+    if config.form == "color":
+        flow["down1"] = {"weight": jnp.asarray(COLOR_MATRIX, jnp.float32)}
+    return flow
+
+
 def init(config: IRNConfig, key) -> Params:
     """Random parameters with the released code's initial values.
 
@@ -50,11 +118,7 @@ def init(config: IRNConfig, key) -> Params:
     The VGG19 of `features` is filled with NaN: it has to be taken over from a file.
     """
     keys = jax.random.split(key, 3)
-    size = config.scale
-    flow = build_flow(config).init(keys[0], (size, size, 3))
-    if config.form == "color":
-        flow["down1"] = {"weight": jnp.asarray(COLOR_MATRIX, jnp.float32)}
-    tree = {"generator": flow}
+    tree = {"generator": init_generator(config, keys[0])}
     if config.restorer is not None:
         tree["restorer"] = init_restorer(keys[1], config.restorer)
     if config.discriminator is not None:
@@ -67,19 +131,18 @@ def init(config: IRNConfig, key) -> Params:
 
 def forward(params: Params, hr):
     """HR [B,s*h,s*w,3] -> (LR [B,h,w,3], z [B,h,w,3*s*s - 3]), neither rounded nor clipped."""
-    y, _ = build_flow(params.config).forward(params["generator"], hr)
-    return y[..., : params.config.channels], y[..., params.config.channels :]
+    return tuple(IRN(params.config).apply({"params": params.tree}, hr, method="encode"))
 
 
 def inverse(params: Params, lr, z, prepared=None):
     """(LR, z) -> HR, not clipped; `prepared` is that of `prepare_inverse`."""
-    y = jnp.concatenate([lr, z], axis=-1)
-    return build_flow(params.config).inverse(params["generator"], y, None, prepared)[0]
+    model, variables = IRN(params.config), {"params": params.tree}
+    return model.apply(variables, [lr, z], prepared, method="decode")
 
 
 def prepare_inverse(params: Params):
     """What all inverse passes share (the inverse of a learned matrix)."""
-    return build_flow(params.config).prepare(params["generator"], inverse=True)
+    return IRN(params.config).apply({"params": params.tree}, method="prepare_inverse")
 
 
 def z_shape(config: IRNConfig, lr_shape) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from flowsr_jax.models.nice.config import NICEConfig
 FAMILY = Family(
     name="nice",
     config_class=NICEConfig,
+    module=network.NICE,
     init=network.init,
     losses={"nll": losses.nll_loss},
     sample=sample.sample,

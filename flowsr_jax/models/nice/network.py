@@ -5,6 +5,7 @@ Exact numerics: docs/papers/glow.md section 7.  Dinh, Krueger and Bengio (2014).
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +23,7 @@ from flowsr_jax.math.gaussian import standard_normal_log_prob, sum_event
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.nice.config import RANGES, NICEConfig
 from flowsr_jax.models.unconditional import pixels
+from flowsr_jax.nets.layers import Tree
 from flowsr_jax.nets.mlp import MLP
 
 
@@ -72,12 +74,34 @@ def draw(config: NICEConfig, key, shape):
     return logistic_from_uniform(jax.random.uniform(key, shape, jnp.float32, minval=tiny))
 
 
+class NICE(nn.Module):
+    """NICE as a Flax module; its parameters are the groups of `Params`: {"flow"}."""
+
+    config: NICEConfig
+
+    def setup(self):
+        c = self.config
+        self.flow = Tree(lambda key: build_flow(c).init(key, c.shape))
+
+    def __call__(self, image):
+        """Return log p(image) in nats [B]; see `encode`."""
+        return self.encode(image)[1]
+
+    def encode(self, image):
+        """Return ([latent [B,D]], log p(image) [B] in nats) of examples [B,...] in [0,1]."""
+        z, logdet = build_flow(self.config).forward(self.flow(), image)
+        return [z], logdet + prior_log_prob(self.config, z)
+
+    def decode(self, latents):
+        """Return the example [B,...] of [latent], not clipped."""
+        return build_flow(self.config).inverse(self.flow(), latents[0])[0]
+
+
 def forward(params: Params, image, label=None):
-    """([latent [B,D]], log p(image) [B] in nats) of examples in [0,1]."""
-    z, logdet = build_flow(params.config).forward(params["flow"], image)
-    return [z], logdet + prior_log_prob(params.config, z)
+    """`NICE.encode` of parameters; there are no labels."""
+    return NICE(params.config).apply({"params": params.tree}, image, method="encode")
 
 
 def inverse(params: Params, latents, label=None):
-    """The example [B,...] of [latent], not clipped."""
-    return build_flow(params.config).inverse(params["flow"], latents[0])[0]
+    """`NICE.decode` of parameters; there are no labels."""
+    return NICE(params.config).apply({"params": params.tree}, latents, method="decode")

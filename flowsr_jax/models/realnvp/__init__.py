@@ -7,6 +7,7 @@ from flowsr_jax.models.realnvp.config import RealNVPConfig
 FAMILY = Family(
     name="realnvp",
     config_class=RealNVPConfig,
+    module=network.RealNVP,
     init=network.init,
     losses={"nll": losses.nll_loss},
     sample=sample.sample,

@@ -5,6 +5,7 @@ Exact numerics: docs/papers/glow.md section 6.  Dinh, Sohl-Dickstein and Bengio 
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +27,7 @@ from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.realnvp.config import RealNVPConfig
 from flowsr_jax.models.unconditional import pixels
+from flowsr_jax.nets.layers import Tree
 from flowsr_jax.nets.realnvp_net import STATISTICS, RealNVPNet
 
 AFFINE = Affine(ScaleForm("exp"), layout="half", shift_first=True)
@@ -94,13 +96,48 @@ def merge(weights, statistics):
     return merged
 
 
+class RealNVP(nn.Module):
+    """RealNVP as a Flax module; its parameters are the groups of `Params`.
+
+    These are {"flow", "statistics"}: the moving statistics are parameters that no optimiser
+    should train.
+    """
+
+    config: RealNVPConfig
+
+    def setup(self):
+        self.flow = Tree(lambda key: init_groups(self.config, key)[0])
+        self.statistics = Tree(lambda key: init_groups(self.config, key)[1])
+
+    def __call__(self, image):
+        """Return log p(image) in nats [B]; see `encode`."""
+        return self.encode(image)[1]
+
+    def encode(self, image):
+        """Return ([latent], log p(image) [B] in nats) of images [B,H,W,C] in [0,1].
+
+        The moving statistics normalise.
+        """
+        z, logdet = build_flow(self.config).forward(merge(self.flow(), self.statistics()), image)
+        return [z], logdet + standard_normal_log_prob(z)
+
+    def decode(self, latents):
+        """Return the image [B,H,W,C] of [latent], by the moving statistics; not clipped."""
+        return build_flow(self.config).inverse(merge(self.flow(), self.statistics()), latents[0])[0]
+
+
+def init_groups(config: RealNVPConfig, key):
+    """Return (weights, moving statistics) at first."""
+    shape = (2 * config.multiple, 2 * config.multiple, config.channels)
+    return split_statistics(build_flow(config).init(key, shape))
+
+
 def init(config: RealNVPConfig, key) -> Params:
     """Random parameters with the released code's initial values; moving variances are 1.
 
     Groups: "flow", and "statistics" (the moving ones), which no optimiser should train.
     """
-    shape = (2 * config.multiple, 2 * config.multiple, config.channels)
-    weights, statistics = split_statistics(build_flow(config).init(key, shape))
+    weights, statistics = init_groups(config, key)
     return Params({"flow": weights, "statistics": statistics}, config)
 
 
@@ -125,14 +162,13 @@ def flow_params(params: Params):
 
 
 def forward(params: Params, image, label=None):
-    """([latent], log p(image) [B] in nats) of images in [0,1], by the moving statistics."""
-    z, logdet = build_flow(params.config).forward(flow_params(params), image)
-    return [z], logdet + standard_normal_log_prob(z)
+    """`RealNVP.encode` of parameters; there are no labels."""
+    return RealNVP(params.config).apply({"params": params.tree}, image, method="encode")
 
 
 def inverse(params: Params, latents, label=None):
-    """The image [B,H,W,C] of [latent], by the moving statistics; not clipped."""
-    return build_flow(params.config).inverse(flow_params(params), latents[0])[0]
+    """`RealNVP.decode` of parameters; there are no labels."""
+    return RealNVP(params.config).apply({"params": params.tree}, latents, method="decode")
 
 
 def forward_train(params: Params, image):

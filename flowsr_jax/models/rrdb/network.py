@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
+
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
+
+
+class RRDB(nn.Module):
+    """RRDB as a Flax module: LR images [B,h,w,3] in [0,1] to [B,s*h,s*w,3], not clipped.
+
+    Its parameters are the groups of `Params`: {"encoder"}.
+    """
+
+    config: RRDBConfig
+
+    def setup(self):
+        self.encoder = RRDBEncoder(self.config)
+
+    def __call__(self, lr):
+        return self.encoder(lr)
 
 
 def init(config: RRDBConfig, key) -> Params:

@@ -7,6 +7,7 @@ from flowsr_jax.models.sr3.config import SR3Config
 FAMILY = Family(
     name="sr3",
     config_class=SR3Config,
+    module=network.SR3,
     init=network.init,
     losses={"eps": losses.eps_loss},
     sample=sample.sample,

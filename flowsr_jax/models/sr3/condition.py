@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flowsr_jax.math import holes
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.nets.embedding import ClassEmbedding, LevelEmbedding
 
 
 def condition(config: SR3Config, lr, noise=None, level=None):
@@ -38,25 +37,6 @@ def to_draw(config: SR3Config, lr):
     if config.holes == "some":
         found = found | ~jnp.any(found, axis=(1, 2, 3), keepdims=True)
     return found
-
-
-def embedding(params, label=None, cond_level=None):
-    """What is added to the level embedding, [B,D]; None for models without.
-
-    Args:
-      params: SR3 parameters.
-      label: int32 [B]; `config.classes` is "no class", as is None.
-      cond_level: [B] of the condition's own noise; None is 1, no noise.
-    """
-    config, total, d = params.config, None, params.config.unet.channels
-    if config.classes:
-        label = jnp.full((1,), config.classes) if label is None else label
-        total = ClassEmbedding(config.classes, d).apply({"params": params["classes"]}, label)
-    if config.augmented:
-        cond_level = jnp.ones((1,)) if cond_level is None else cond_level
-        own = LevelEmbedding(d).apply({"params": params["augmentation"]}, cond_level)
-        total = own if total is None else total + own
-    return total
 
 
 def drop(key, value, none, probability: float):

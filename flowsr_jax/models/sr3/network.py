@@ -5,6 +5,7 @@ Exact numerics: docs/papers/sr3.md.
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,28 +14,63 @@ from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.schedules import gammas, timestep_of, warn_if_signal_remains
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.inputs import check_label
-from flowsr_jax.models.sr3.condition import condition, embedding
+from flowsr_jax.models.sr3.condition import condition
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.nets.embedding import ClassEmbedding, LevelEmbedding
-from flowsr_jax.nets.unet import UNet, init_unet
+from flowsr_jax.nets.unet import UNet
 
 __all__ = ["SR3Config", "condition", "gamma_of", "init", "network", "predict_noise"]
+
+
+class SR3(nn.Module):
+    """SR3's network as a Flax module; its parameters are the groups of `Params`.
+
+    These are {"unet"}, "classes" of a model with classes, "augmentation" of an `augmented` one.
+    """
+
+    config: SR3Config
+
+    def setup(self):
+        d = self.config.unet.channels
+        self.unet = UNet(self.config.unet)
+        if self.config.classes:
+            self.classes = ClassEmbedding(self.config.classes, d)
+        if self.config.augmented:
+            self.augmentation = LevelEmbedding(d)
+
+    def embedding(self, label=None, cond_level=None):
+        """Return what is added to the level embedding, [B,D]; None for models without.
+
+        Args:
+          label: int32 [B]; `config.classes` is "no class", as is None.
+          cond_level: [B] of the condition's own noise; None is 1, no noise.
+        """
+        total = None
+        if self.config.classes:
+            label = jnp.full((1,), self.config.classes) if label is None else label
+            total = self.classes(label)
+        if self.config.augmented:
+            own = self.augmentation(jnp.ones((1,)) if cond_level is None else cond_level)
+            total = own if total is None else total + own
+        return total
+
+    def prepare(self, cond):
+        """Return what the noisy image does not change; see `UNet.prepare`."""
+        return self.unet.prepare(cond)
+
+    def __call__(self, x, level, cond=None, *, label=None, cond_level=None, **options):
+        """Return the network's raw output [B,H,W,C], its `prediction`; see `UNet`, `embedding`."""
+        extra = self.embedding(label, cond_level)
+        return self.unet(x, level, cond, embedding=extra, **options)
 
 
 def init(config: SR3Config, key) -> Params:
     """Random parameters (the public code's orthogonal initial values, by default)."""
     warn_if_signal_remains(config.schedule)
-    groups = {"unet": init_unet(key, config.unet)}
-    d = config.unet.channels
-    if config.classes:
-        label = jax.ShapeDtypeStruct((1,), jnp.int32)
-        table = ClassEmbedding(config.classes, d).lazy_init(jax.random.fold_in(key, 1 << 20), label)
-        groups["classes"] = table["params"]
-    if config.augmented:
-        level = jax.ShapeDtypeStruct((1,), jnp.float32)
-        mlp = LevelEmbedding(d).lazy_init(jax.random.fold_in(key, 1 << 21), level)
-        groups["augmentation"] = mlp["params"]
-    return Params(groups, config)
+    unet, side = config.unet, config.unet.multiple
+    x = jax.ShapeDtypeStruct((1, side, side, unet.image_channels), jnp.float32)
+    level, cond = jax.ShapeDtypeStruct((1,), jnp.float32), x if unet.cond_channels else None
+    return Params(SR3(config).lazy_init(key, x, level, cond)["params"], config)
 
 
 def network_levels(config: SR3Config, gamma: np.ndarray) -> np.ndarray:
@@ -51,10 +87,9 @@ def gamma_of(config: SR3Config, level):
 
 
 def network(params: Params, x, level, cond=None, *, label=None, cond_level=None, **options):
-    """The network's raw output [B,H,W,C] (its `prediction`); see `UNet`, `embedding`."""
-    extra = embedding(params, label, cond_level)
-    unet = UNet(params.config.unet).bind({"params": params["unet"]})
-    return unet(x, level, cond, embedding=extra, **options)
+    """The network's raw output [B,H,W,C] (its `prediction`); see `SR3`."""
+    options |= {"label": label, "cond_level": cond_level}
+    return SR3(params.config).apply({"params": params.tree}, x, level, cond, **options)
 
 
 @jax.jit

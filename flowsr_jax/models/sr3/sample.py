@@ -23,8 +23,7 @@ from flowsr_jax.models.sr3.arguments import (
 )
 from flowsr_jax.models.sr3.condition import condition, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.models.sr3.network import network, network_levels
-from flowsr_jax.nets.unet import UNet
+from flowsr_jax.models.sr3.network import SR3, network, network_levels
 
 ROWS = 4096  # tables are padded to multiples: chains of all usual lengths share a program
 UNUSED = (1 << 31) - 1  # number of a step that no chain has
@@ -206,7 +205,7 @@ def _draw(
             cond = condition(config, lr, fill, level)
             known = ~to_draw(config, lr) if config.holes else None
         wide = widen(cond)
-        prepared = UNet(unet).apply({"params": params["unet"]}, wide, method="prepare")
+        prepared = SR3(config).apply({"params": params.tree}, wide, method="prepare")
         if shared:
             cond, prepared, wide = (jnp.tile(x, (copies, 1, 1, 1)) for x in (cond, prepared, wide))
 

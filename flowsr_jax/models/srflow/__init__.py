@@ -7,6 +7,7 @@ from flowsr_jax.models.srflow.config import SRFlowConfig
 FAMILY = Family(
     name="srflow",
     config_class=SRFlowConfig,
+    module=network.SRFlow,
     init=network.init,
     losses={"l1": losses.l1_loss, "nll": losses.nll_loss},
     sample=sample.sample,

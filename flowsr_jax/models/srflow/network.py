@@ -6,6 +6,7 @@ options marked "ours" are off for them.
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -24,10 +25,11 @@ from flowsr_jax.bijectors import (
     Split,
     Squeeze,
 )
+from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.nets.coupling_net import CouplingNet
-from flowsr_jax.nets.layers import half_size
+from flowsr_jax.nets.layers import Tree, half_size
 from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
 from flowsr_jax.nets.upsampled import Upsampled, dense
 
@@ -61,68 +63,120 @@ def build_flow(config: SRFlowConfig) -> Chain:
     return Chain((*shift, ("multiscale", multiscale)))
 
 
-def init(config: SRFlowConfig, key) -> Params:
-    """Random parameters with the released code's initial values (ActNorm not yet)."""
-    encoder_key, flow_key = jax.random.split(key)
+class SRFlow(nn.Module):
+    """SRFlow as a Flax module; its parameters are the groups of `Params`: {"encoder", "flow"}."""
+
+    config: SRFlowConfig
+
+    def setup(self):
+        self.encoder = RRDBEncoder(self.config.encoder)
+        self.flow = Tree(lambda key: init_flow(self.config, key))
+        if self.config.official_extras:
+            self.unused = Tree(lambda key: unused(self.config))
+
+    def __call__(self, hr, lr, sigma=None):
+        """Return log p(hr | lr) in nats [B]; see `encode`."""
+        if self.is_initializing():
+            if self.config.official_extras:
+                self.unused()
+            self.encoder(lr)  # of its head the flow need not see everything
+        return self.encode(hr, lr, sigma)[1]
+
+    def encode(self, hr, lr, sigma=None):
+        """Return the exact latents, finest level first, and log p(hr | lr) in nats [B].
+
+        hr is [B,s*h,s*w,3] and lr [B,h,w,3], both in [0,1]; no noise is added.  sigma is that
+        of `condition`.
+        """
+        return self.density(hr, self.condition(lr, sigma))
+
+    def density(self, hr, cond):
+        """Return what `encode` returns, with `cond` of `condition`."""
+        latents, logdet = build_flow(self.config).forward(self.flow(), hr, cond)
+        return latents, logdet + sum(standard_normal_log_prob(z) for z in latents)
+
+    def decode(self, latents, lr, sigma=None):
+        """Return the image [B,s*h,s*w,3] of a list of latents, not clipped."""
+        cond = self.condition(lr, sigma)
+        return build_flow(self.config).inverse(self.flow(), latents, cond)[0]
+
+    def condition(self, lr, sigma=None):
+        """Return everything that depends on the LR image alone, computed once and shared.
+
+        Args:
+          lr: [B,h,w,3] in [0,1].
+          sigma: with `told_noise`: the deviation of the noise on HR in grey levels, one number
+            or one per image [B]; None is 0.
+
+        Returns:
+          {"levels": [cond of level 1, ...], "estimate": encoder image or None}; the cond
+          of level l is [B, s*h/2^l, s*w/2^l, C]: the level's feature first, then the
+          stacked blocks, then (options) the squeezed estimate and the noise that is told, as
+          a fraction of `told_noise`.  With `compute.subpixel` it is a tuple of `Upsampled`,
+          whose channels are these.
+        """
+        config, enc, encoder = self.config, self.config.encoder, self.encoder
+        feature, stacked = encoder.trunk(lr, config.stacked_blocks)
+        stacked = jnp.concatenate(stacked, axis=-1) if stacked else None
+        want_estimate = config.shift_by_encoder or config.condition_on_estimate
+        released = enc.head == "nearest_conv"
+        top = config.scale if (want_estimate and released) else config.scale // 2
+        features = encoder.upsampled_features(feature, top if released else 1)
+        estimate = encoder.head(features, lr) if want_estimate else None
+        levels, squeezed = [], estimate
+        for level in range(1, config.levels + 1):
+            factor = config.scale // 2**level
+            if factor == 0:
+                # The level's own feature is averaged, the stacked blocks are sub-sampled.
+                parts = [Upsampled(half_size(feature), 1)]
+                if stacked is not None:
+                    parts.append(Upsampled(stacked[:, ::2, ::2], 1))
+            else:
+                own = features.get(factor)
+                parts = [Upsampled(feature, factor) if own is None else Upsampled(own, 1)]
+                if stacked is not None:
+                    parts.append(Upsampled(stacked, factor))
+            if config.condition_on_estimate:
+                squeezed, _ = Squeeze().forward({}, squeezed)
+                parts.append(Upsampled(squeezed, 1))
+            if config.told_noise:
+                parts.append(Upsampled(_noise_plane(config, parts[0].x, sigma), parts[0].factor))
+            mixed = config.compute.subpixel and any(part.factor > 1 for part in parts)
+            levels.append(tuple(parts) if mixed else dense(parts))
+        return {"levels": levels, "estimate": estimate}
+
+
+def init_flow(config: SRFlowConfig, key):
+    """Return initial parameters of the flow alone."""
     size = 2**config.levels
+    return build_flow(config).init(key, (size, size, 3))
+
+
+def unused(config: SRFlowConfig):
+    """Return the convolution that official files hold and no program uses."""
+    width = 64 * (1 + len(config.stacked_blocks))
+    out = 96 if config.split_levels else 384  # fixed in the released code
+    return {"f": {"w": jnp.zeros((3, 3, width, out)), "b": jnp.zeros(out)}}
+
+
+def init(config: SRFlowConfig, key) -> Params:
+    """Random parameters with the released code's initial values (ActNorm not yet).
+
+    Part by part: `SRFlow(config).init` would evaluate the whole flow.
+    """
+    encoder_key, flow_key = jax.random.split(key)
     tree = {
         "encoder": init_rrdb(encoder_key, config.encoder),
-        "flow": build_flow(config).init(flow_key, (size, size, 3)),
+        "flow": init_flow(config, flow_key),
     }
     if config.official_extras:
-        width = 64 * (1 + len(config.stacked_blocks))
-        out = 96 if config.split_levels else 384  # fixed in the released code
-        tree["unused"] = {"f": {"w": jnp.zeros((3, 3, width, out)), "b": jnp.zeros(out)}}
+        tree["unused"] = unused(config)
     return Params(tree, config)
 
 
 def condition(params: Params, lr, sigma=None):
-    """Return everything that depends on the LR image alone, computed once and shared.
-
-    Args:
-      params: SRFlow parameters.
-      lr: [B,h,w,3] in [0,1].
-      sigma: with `told_noise`: the deviation of the noise on HR in grey levels, one number
-        or one per image [B]; None is 0.
-
-    Returns:
-      {"levels": [cond of level 1, ...], "estimate": encoder image or None}; the cond
-      of level l is [B, s*h/2^l, s*w/2^l, C]: the level's feature first, then the
-      stacked blocks, then (options) the squeezed estimate and the noise that is told, as
-      a fraction of `told_noise`.  With `compute.subpixel` it is a tuple of `Upsampled`,
-      whose channels are these.
-    """
-    config = params.config
-    enc = config.encoder
-    encoder = RRDBEncoder(enc).bind({"params": params["encoder"]})
-    feature, stacked = encoder.trunk(lr, config.stacked_blocks)
-    stacked = jnp.concatenate(stacked, axis=-1) if stacked else None
-    want_estimate = config.shift_by_encoder or config.condition_on_estimate
-    released = enc.head == "nearest_conv"
-    top = config.scale if (want_estimate and released) else config.scale // 2
-    features = encoder.upsampled_features(feature, top if released else 1)
-    estimate = encoder.head(features, lr) if want_estimate else None
-    levels, squeezed = [], estimate
-    for level in range(1, config.levels + 1):
-        factor = config.scale // 2**level
-        if factor == 0:
-            # The level's own feature is averaged, the stacked blocks are sub-sampled.
-            parts = [Upsampled(half_size(feature), 1)]
-            if stacked is not None:
-                parts.append(Upsampled(stacked[:, ::2, ::2], 1))
-        else:
-            own = features.get(factor)
-            parts = [Upsampled(feature, factor) if own is None else Upsampled(own, 1)]
-            if stacked is not None:
-                parts.append(Upsampled(stacked, factor))
-        if config.condition_on_estimate:
-            squeezed, _ = Squeeze().forward({}, squeezed)
-            parts.append(Upsampled(squeezed, 1))
-        if config.told_noise:
-            parts.append(Upsampled(_noise_plane(config, parts[0].x, sigma), parts[0].factor))
-        mixed = config.compute.subpixel and any(part.factor > 1 for part in parts)
-        levels.append(tuple(parts) if mixed else dense(parts))
-    return {"levels": levels, "estimate": estimate}
+    """Return `SRFlow.condition` of parameters."""
+    return SRFlow(params.config).apply({"params": params.tree}, lr, sigma, method="condition")
 
 
 def _noise_plane(config: SRFlowConfig, x, sigma):

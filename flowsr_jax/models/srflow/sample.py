@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.bijectors.invertibility import inspect_inverse
-from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import View
 from flowsr_jax.models.rrdb.network import apply as encoder_apply
-from flowsr_jax.models.srflow.network import build_flow, condition, latent_shapes
+from flowsr_jax.models.srflow.network import SRFlow, build_flow, condition, latent_shapes
 
 
 def encode(params, hr, lr, *, sigma=None):
@@ -33,12 +32,7 @@ def encode(params, hr, lr, *, sigma=None):
 
 @jax.jit
 def _encode(params, hr, lr, sigma):
-    return _density(params, hr, condition(params, lr, sigma))
-
-
-def _density(params, hr, cond):
-    latents, logdet = build_flow(params.config).forward(params["flow"], hr, cond)
-    return latents, logdet + sum(standard_normal_log_prob(z) for z in latents)
+    return SRFlow(params.config).apply({"params": params.tree}, hr, lr, sigma, method="encode")
 
 
 def decode(params, latents, lr, *, sigma=None):
@@ -48,8 +42,7 @@ def decode(params, latents, lr, *, sigma=None):
 
 @jax.jit
 def _decode(params, latents, lr, sigma):
-    cond = condition(params, lr, sigma)
-    return build_flow(params.config).inverse(params["flow"], latents, cond)[0]
+    return SRFlow(params.config).apply({"params": params.tree}, latents, lr, sigma, method="decode")
 
 
 def _check_sigma(config, sigma):
@@ -119,7 +112,9 @@ def _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise):
 
     images = jax.vmap(draw)([temperature * z for z in noise])
     if denoise and sigma is not None:
-        score = jax.vmap(jax.grad(lambda image: jnp.sum(_density(params, image, cond)[1])))
+        model, variables = SRFlow(config), {"params": params.tree}
+        density = lambda image: model.apply(variables, image, cond, method="density")  # noqa: E731
+        score = jax.vmap(jax.grad(lambda image: jnp.sum(density(image)[1])))
         variance = jnp.square(sigma / 255.0).reshape(-1, 1, 1, 1)
         images = images + variance * score(images)
     return images[0] if num_samples is None else images
