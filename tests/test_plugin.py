@@ -106,24 +106,18 @@ RUN = """
 import json, os, sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], "source"]
 import flowsr_jax
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import train_and_evaluate
 assert "flowsr_edsr" not in sys.modules
-group = {"name": "*", "lr": 1e-3}
-train_and_evaluate(
-    resolve(
-        {
-            "model": {"family": "edsr", "scale": 2, "width": 4, "blocks": 1},
-            "data": {"source": "npz", "train_dir": "a.npz", "valid_dir": "a.npz", "scale": 2,
-                     "patch_size": 16},
-            "train": {"batch_size": 4, "valid_images": 2, "metrics": ["gmsd"], "best": "gmsd",
-                      "phases": [{"name": "l1", "loss": "l1", "steps": 3, "groups": [group]}]},
-        }
-    ),
-    "run",
-)
+from edsr_npz import get_config
+small = {
+    "model.width": 4, "model.blocks": 1, "data.train_dir": "a.npz", "data.valid_dir": "a.npz",
+    "data.patch_size": 16, "train.batch_size": 4, "train.valid_images": 2,
+    "train.phases.l1.steps": 3,
+}
+train_and_evaluate(resolve(get_config(), small), "run")
 """
 COMMANDS = """
 import sys
