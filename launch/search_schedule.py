@@ -41,13 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     from flowsr_jax.console import run_command
     from flowsr_jax.data import DataConfig, make_source, valid_pairs
     from flowsr_jax.files.atomic import require_writable
-    from flowsr_jax.models import verb
+    from flowsr_jax.models import scale_of, verb
 
     def work():
         params = flowsr_jax.load(args.model)
         verb(params, "predict_noise")  # or one error
         folder = None if args.input == "embedded" else args.input
-        data = DataConfig(scale=params.config.scale, patch_size=args.crop, valid_dir=folder)
+        data = DataConfig(scale=scale_of(params), patch_size=args.crop, valid_dir=folder)
         pairs = valid_pairs(make_source(data, "valid"), data, count=args.limit, crop=args.crop)
         schedules = search.candidates(args.steps, args.starts or search.STARTS, args.ends or ())
         out = Path(args.output)
