@@ -156,7 +156,7 @@ def export_model(
 
 
 def readme(record: Mapping[str, Any]) -> str:
-    """The README.md of an exported model: files, sizes, inputs and a call."""
+    """Return the README.md of an exported model: files, sizes, inputs and a call."""
     files = [(p, p["meaning"]) for p in record["programs"].values()]
     files += [(record["params"], "the parameters")] if record["params"] else []
     lines = [
@@ -199,7 +199,7 @@ def _array(x) -> dict[str, Any]:
 
 
 def _example(file: str, program: Program, bake: bool) -> str:
-    """Python that reloads and calls a program, to be run in the folder of the files."""
+    """Return Python that reloads and calls a program, to be run in the folder of the files."""
     lines = ["import jax", "import numpy as np", "from jax import export"]
     lines += [] if bake else ["from safetensors.numpy import load_file"]
     lines += ["", f'program = export.deserialize(bytearray(open("{file}", "rb").read()))']

@@ -29,7 +29,7 @@ _KINDS = {"conv1x1": "invconv/W", "conv1x1_plu": "invconv/P", "shuffle": "shuffl
 
 
 def tf_rules(config: GlowConfig) -> list[Rule]:
-    """One rule per variable (K steps of a level together).
+    """Return one rule per variable (K steps of a level together).
 
     Raises:
       ConfigError: a model without `border`, which has no released form.
@@ -78,7 +78,7 @@ def _step_rules(steps, path, permutation):
 
 
 def _zeros_rules(scopes, path, b=_VECTOR, stacked=False):
-    """Rules of conv2d_zeros (or linear_zeros, with b a row)."""
+    """Return rules of conv2d_zeros (or linear_zeros, with b a row)."""
 
     def rule(name, where, kind, shape=None):
         keys = tuple(f"{scope}/{name}" for scope in scopes)
@@ -92,12 +92,12 @@ def _zeros_rules(scopes, path, b=_VECTOR, stacked=False):
 
 
 def is_glow(weights: Mapping[str, Any]) -> bool:
-    """Whether names belong to a released checkpoint."""
+    """Return whether names belong to a released checkpoint."""
     return "model/0/0/actnorm_center/b" in weights and "model/0/0/f1/l_1/W" in weights
 
 
 def infer_glow(weights: Mapping[str, Any], **overrides) -> GlowConfig:
-    """The hyper-parameters that names and shapes determine.
+    """Return the hyper-parameters that names and shapes determine.
 
     Not determined: n_bits (taken for 8), class_weight (0.01 with a classifier), and the
     size of drawn images (the one whose coarsest latent has a side of 4).

@@ -30,7 +30,7 @@ _HAAR = np.array(
 
 
 def operations(config: IRNConfig) -> list[tuple[str, int, int]]:
-    """(part of the flow, first official index, number of official entries), in order."""
+    """Return (part of the flow, first official index, number of official entries), in order."""
     levels = config.scale.bit_length() - 1 if config.form.startswith("haar") else 1
     found, index = [], 0
 
@@ -49,7 +49,7 @@ def operations(config: IRNConfig) -> list[tuple[str, int, int]]:
 
 
 def irn_rules(config: IRNConfig) -> list[Rule]:
-    """Rules of the generator, and of the restorer where there is one."""
+    """Return rules of the generator, and of the restorer where there is one."""
     rules = []
     for name, index, count in operations(config):
         if name.startswith("down"):
@@ -69,7 +69,7 @@ def irn_rules(config: IRNConfig) -> list[Rule]:
 
 
 def constants(config: IRNConfig) -> dict[str, np.ndarray]:
-    """Official tensors that are no parameters: the Haar filters of each level."""
+    """Return official tensors that are no parameters: the Haar filters of each level."""
     found, channels = {}, 3
     if config.form.startswith("haar"):
         for name, index, _ in operations(config):
@@ -81,7 +81,7 @@ def constants(config: IRNConfig) -> dict[str, np.ndarray]:
 
 
 def restorer_rules(config: RestorerConfig) -> list[Rule]:
-    """Rules of the restoration net of IRN-Compression (a file of its own)."""
+    """Return rules of the restoration net of IRN-Compression (a file of its own)."""
     rules = conv_rules("conv_first", ("restorer", "conv_first"))
     for i in range(config.nb):
         for j in (1, 2, 3):
@@ -95,7 +95,7 @@ def restorer_rules(config: RestorerConfig) -> list[Rule]:
 
 
 def discriminator_rules(config: DiscriminatorConfig) -> list[Rule]:
-    """Rules of the discriminator: groups "discriminator" and "statistics"."""
+    """Return rules of the discriminator: groups "discriminator" and "statistics"."""
     rules = []
     for i in range(len(config.widths)):
         for j in (0, 1):
@@ -116,7 +116,7 @@ def discriminator_rules(config: DiscriminatorConfig) -> list[Rule]:
 
 
 def infer_irn(weights: Mapping[str, Any], down_first: bool | None = None, **overrides) -> IRNConfig:
-    """IRN hyper-parameters from keys and shapes; `overrides` win.
+    """Return IRN's hyper-parameters from keys and shapes; `overrides` win.
 
     The restoration net of IRN-Compression is a file of its own: hand in both in one
     mapping, `{**generator, **restorer}`; their keys do not clash.
@@ -177,7 +177,7 @@ def infer_irn(weights: Mapping[str, Any], down_first: bool | None = None, **over
 
 
 def discriminator_from_torch(weights: Mapping[str, Any], size: int | None = None):
-    """(parameters, running statistics) of an official discriminator_vgg_128 state dict.
+    """Return (parameters, running statistics) of an official discriminator_vgg_128 state dict.
 
     Args:
       weights: {key: array}; num_batches_tracked is accepted and not used.

@@ -25,10 +25,10 @@ class RRDB(nn.Module):
 
 
 def init(config: RRDBConfig, key) -> Params:
-    """Random parameters (initial values of the released code)."""
+    """Return random parameters (initial values of the released code)."""
     return Params({"encoder": init_rrdb(key, config)}, config)
 
 
 def apply(encoder, lr, config: RRDBConfig):
-    """Super-resolved image [B,s*h,s*w,3] of the encoder parameters, not clipped."""
+    """Return the super-resolved image [B,s*h,s*w,3] of the encoder parameters, not clipped."""
     return RRDBEncoder(config).apply({"params": encoder}, lr)

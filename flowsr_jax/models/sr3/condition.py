@@ -11,7 +11,7 @@ from flowsr_jax.models.sr3.config import SR3Config
 
 
 def condition(config: SR3Config, lr, noise=None, level=None):
-    """The network's condition: the LR image [B,h,w,C] in [0,1], enlarged, in [-1,1].
+    """Return the network's condition: the LR image [B,h,w,C] in [0,1], enlarged, in [-1,1].
 
     MATLAB's bicubic (a = -0.5), clipped as an 8-bit image would be; [B,s*h,s*w,C].
 
@@ -32,7 +32,7 @@ def condition(config: SR3Config, lr, noise=None, level=None):
 
 
 def to_draw(config: SR3Config, lr):
-    """Where images of a model with `holes` are drawn, bool [B,h,w,1]; elsewhere lr stays."""
+    """Return where images of a model with `holes` are drawn, bool [B,h,w,1]; else lr stays."""
     found = holes.find(lr)
     if config.holes == "some":
         found = found | ~jnp.any(found, axis=(1, 2, 3), keepdims=True)

@@ -65,7 +65,7 @@ class SR3(nn.Module):
 
 
 def init(config: SR3Config, key) -> Params:
-    """Random parameters (the public code's orthogonal initial values, by default)."""
+    """Return random parameters (the public code's orthogonal initial values, by default)."""
     warn_if_signal_remains(config.schedule)
     unet, side = config.unet, config.unet.multiple
     x = jax.ShapeDtypeStruct((1, side, side, unet.image_channels), jnp.float32)
@@ -74,7 +74,7 @@ def init(config: SR3Config, key) -> Params:
 
 
 def network_levels(config: SR3Config, gamma: np.ndarray) -> np.ndarray:
-    """What the network is told at signal levels gamma [N]: sqrt(gamma) or timesteps."""
+    """Return what the network is told at signal levels gamma [N]: sqrt(gamma) or timesteps."""
     return timestep_of(config.schedule, gamma) if config.timed else np.sqrt(gamma)
 
 
@@ -100,7 +100,7 @@ def _predict_noise(params, noisy, level, cond, label):
 
 
 def predict_noise(params: Params, noisy, level, condition=None, label=None):
-    """The predicted noise of one network evaluation.
+    """Return the predicted noise of one network evaluation.
 
     Args:
       params: SR3 parameters.

@@ -171,7 +171,7 @@ def _draw(
         return jnp.pad(x, outside, mode="symmetric") if any(m for _, m in margin) else x
 
     def source(given, key, shape, seed=None):
-        """(step, ...) -> noise of `shape`, from arrays, a key or a seed."""
+        """Return (step, ...) -> noise of `shape`, from arrays, a key or a seed."""
         if given is not None:
             rows = given.ndim - len(lead) - 3
             return chain.noise_from_array(
@@ -244,14 +244,14 @@ def _draw(
 
 
 def noise_shapes(config: SR3Config, lr_shape, **options):
-    """Shapes of `sample`'s `noise`: the start of the chain, [B,s*h,s*w,C]."""
+    """Return the shapes of `sample`'s `noise`: the start of the chain, [B,s*h,s*w,C]."""
     del options
     b, h, w, _ = lr_shape
     return [(b, config.scale * h, config.scale * w, config.unet.image_channels)]
 
 
 def views(config: SR3Config, loss: str) -> tuple[View, ...]:
-    """DPM-Solver++(2M) with noise in 20 steps, and an ancestral chain of at most 100."""
+    """Return DPM-Solver++(2M) with noise in 20 steps, and an ancestral chain of at most 100."""
     del loss
     few, more = min(20, config.schedule.steps), min(100, config.schedule.steps)
     return (

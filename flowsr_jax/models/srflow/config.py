@@ -123,7 +123,7 @@ class SRFlowConfig:
         return max(1, 2**self.levels // self.scale)
 
     def cond_channels(self, level: int) -> int:
-        """Width of the conditioning of a level (from 1)."""
+        """Return the width of the conditioning of a level (from 1)."""
         width = self.encoder.nf * (1 + len(self.stacked_blocks))
         width += 3 * 4**level if self.condition_on_estimate else 0
         return width + (self.told_noise > 0)

@@ -121,7 +121,7 @@ def _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise):
 
 
 def encoder_image(params, lr, key=None):
-    """The encoder's own image (the L1 estimate) [B,s*h,s*w,3]."""
+    """Return the encoder's own image (the L1 estimate) [B,s*h,s*w,3]."""
     del key
     return encoder_apply(params["encoder"], lr, params.config.encoder)
 
@@ -141,7 +141,7 @@ def views(config, loss):
 
 
 def check_invertibility(params, lr, key=None, *, temperature=None, limit: float = 1e-3):
-    """See flowsr_jax.check_invertibility."""
+    """Return the report of flowsr_jax.check_invertibility."""
     key = jax.random.key(0) if key is None else key
     temperature = params.config.temperature if temperature is None else temperature
     shapes = latent_shapes(params.config, lr.shape)

@@ -28,7 +28,7 @@ LOGS = (-1, 1, 1)  # of a zero-initialised convolution
 
 
 def _net_rules(keys, path, split_at) -> list[Rule]:
-    """Rules of K stacked coupling nets; the first `split_at` input channels are z1's."""
+    """Return rules of K stacked coupling nets; the first `split_at` input channels are z1's."""
 
     def rule(suffix, leaf, kind, part=None, shape=None):
         return Rule(tuple(f"{k}.{suffix}" for k in keys), (*path, *leaf), kind, True, part, shape)
@@ -49,7 +49,7 @@ def _net_rules(keys, path, split_at) -> list[Rule]:
 
 
 def srflow_rules(config: SRFlowConfig) -> list[Rule]:
-    """All rules of an SRFlow checkpoint, encoder included.
+    """Return all rules of an SRFlow checkpoint, encoder included.
 
     Raises:
       ConfigError: a config with options of our own, which official files cannot hold.
@@ -102,7 +102,7 @@ def srflow_rules(config: SRFlowConfig) -> list[Rule]:
 
 
 def infer_srflow(weights: Mapping[str, Any], **overrides) -> SRFlowConfig:
-    """SRFlow hyper-parameters from keys and shapes; `overrides` win.
+    """Return SRFlow's hyper-parameters from keys and shapes; `overrides` win.
 
     Raises:
       MisfitError: keys or shapes that say nothing, or another architecture.
@@ -160,7 +160,7 @@ def infer_srflow(weights: Mapping[str, Any], **overrides) -> SRFlowConfig:
 
 
 def _constants(config: SRFlowConfig) -> dict[str, np.ndarray]:
-    """The unused convolution that the released code's strict loading asks for."""
+    """Return the unused convolution that the released code's strict loading asks for."""
     if config.official_extras:
         return {}  # the parameters hold it
     width = 64 * (1 + len(config.stacked_blocks))
