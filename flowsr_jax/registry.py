@@ -65,7 +65,7 @@ class Registry(Generic[T]):
         return item
 
     def __contains__(self, name: object) -> bool:
-        """Whether a name is known; plug-ins are loaded to find one that is not."""
+        """Return whether a name is known; plug-ins are loaded to find one that is not."""
         if name not in self._items:
             load_plugins()
         return name in self._items

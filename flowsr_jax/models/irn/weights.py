@@ -195,7 +195,7 @@ def discriminator_from_torch(weights: Mapping[str, Any], size: int | None = None
 
 
 def vgg_from_torch(weights: Mapping[str, Any]):
-    """Parameters of `nets.vgg.VGG19` from torchvision's VGG19 (or the released copy of it).
+    """Return parameters of `nets.vgg.VGG19` from torchvision's VGG19 (or its released copy).
 
     Raises:
       ValueError: missing or mis-shaped tensors.

@@ -87,7 +87,7 @@ def gamma_of(config: SR3Config, level):
 
 
 def network(params: Params, x, level, cond=None, *, label=None, cond_level=None, **options):
-    """The network's raw output [B,H,W,C] (its `prediction`); see `SR3`."""
+    """Return the network's raw output [B,H,W,C] (its `prediction`); see `SR3`."""
     options |= {"label": label, "cond_level": cond_level}
     return SR3(params.config).apply({"params": params.tree}, x, level, cond, **options)
 
