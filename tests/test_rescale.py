@@ -17,6 +17,7 @@ import flowsr_jax
 from flowsr_jax.console import Summary, UsageError
 from flowsr_jax.drawing import Downscaler, Sampler, image_key, image_strips
 from flowsr_jax.files.images import read_image, read_rgb, write_png
+from flowsr_jax.files.transparency import fill_hidden
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.metrics import to_uint8
 from flowsr_jax.models.irn import IRNConfig
@@ -117,11 +118,13 @@ def test_down_then_up(tmp_path, scale, capsys):
     assert "broken.png: failed: " in capsys.readouterr().err
     assert restore_files(params, tmp_path / "lr", tmp_path / "hr") == Summary(len(made), 0, 0)
     said = capsys.readouterr()
-    assert said.err == "" and "images/s written" in said.out and " left)\n" in said.out
+    assert said.err == "" and "images/s" in said.out and " left)\n" in said.out
     for name, (mode, pixels) in made.items():
         size = pixels.shape[:2]
         alpha = pixels[..., -1] if mode.endswith("A") else None
         colours = pixels[..., :-1].squeeze() if mode.endswith("A") else pixels
+        if alpha is not None:  # what alpha hides is filled
+            colours = fill_hidden(colours, alpha)
         with Image.open(tmp_path / "lr" / f"{name}.png") as file:
             assert file.mode == ("RGB" if alpha is None else "RGBA") and file.info
             lr = np.array(file)
