@@ -33,6 +33,8 @@ from flowsr_jax.diffusion.schedules import (
     warn_if_signal_remains,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-9
 ROWS = 128
 LINEAR = ScheduleConfig("linear", 1000, 1e-4, 2e-2)
@@ -99,11 +101,11 @@ def test_published_last_levels():
     [
         ({"steps": 0}, "steps = 0 must be at least 1"),
         ({"name": "liner"}, "did you mean 'linear'"),
-        ({"start": -1e-3}, "not decreasing in signal: beta of step 1 is -0.001"),
+        ({"start": -1e-3}, "start = -0.001 must be at least 0"),
         ({"name": "const", "end": 0.0}, "not decreasing in signal"),
         ({"end": 1.5}, r"beta of step \d+ is 1.0.*0 < beta <= 1.*end = 1.5"),
         ({"name": "given", "steps": 2, "betas": (0.1,)}, "steps = 2; got 1"),
-        ({"name": "given", "steps": 2, "betas": (0.1, 0.0)}, "beta of step 2 is 0"),
+        ({"name": "given", "steps": 2, "betas": (0.1, 0.0)}, r"betas = 0.0 must be in \(0, 1\]"),
     ],
 )
 def test_bad_schedules(fields, message):

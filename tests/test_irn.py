@@ -22,6 +22,8 @@ from flowsr_jax.models.irn.plus import init_state, without_plus
 from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
 from flowsr_jax.models.irn.weights import constants, discriminator_rules, irn_rules
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # For programs that run once or so: half the time to compile.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TINY = IRNConfig(scale=2, blocks=(1,), growth=4)
@@ -190,7 +192,7 @@ BAD_CONFIGS = {
     "no blocks": ({"scale": 2, "blocks": (0,)}, "at least 1"),
     "clamp": ({"clamp": 0.0}, "clamp"),
     "temperature": ({"temperature": -1.0}, "temperature"),
-    "restorer": ({"restorer": {"nb": 0}}, "nf, gc and nb"),
+    "restorer": ({"restorer": {"nb": 0}}, "nb = 0 must be at least 1"),
     "discriminator": ({"discriminator": {"size": 16}}, "at least 32"),
     "name": ({"block": (1,)}, "did you mean 'blocks'"),
 }
