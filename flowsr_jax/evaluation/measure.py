@@ -99,11 +99,10 @@ def measure(
         found |= _of_several(cut, hr, wanted)
     if several and perceptual.lpips_pairs and wanted("lpips_pairs"):
         found["lpips_pairs"] = perceptual.lpips_pairs(np.stack(cut))
-    score_wanted = several and wanted("ntire_score")
-    if perceptual.lpips_map and (score_wanted or protocol.lpips_spatial and wanted("lpips")):
+    scored = (several or protocol.lpips_spatial) and wanted("ntire_score")
+    if perceptual.lpips_map and (scored or protocol.lpips_spatial and wanted("lpips")):
         maps = np.stack([perceptual.lpips_map(image, hr) for image in cut])
-        if several:
-            found["ntire_score"] = float(ntire_diversity(maps)["score"])
+        found["ntire_score"] = float(ntire_diversity(maps)["score"])
         if protocol.lpips_spatial:
             found["lpips"] = float(maps.mean(dtype=np.float64))
     for name in ("lpips", "dists"):
