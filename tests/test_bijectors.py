@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,21 +187,21 @@ def test_a_bijector_or_a_map_without_its_methods_cannot_be_constructed():
         type("Map", (bijectors.Elementwise,), {"__call__": lambda self, z, raw: (z, None)})()
 
 
-@dataclasses.dataclass(frozen=True)
-class _SharesNothing:
+class _SharesNothing(nn.Module):
     """x @ w plus the sum of cond; nothing is prepared for K steps together."""
 
-    def init(self, key, ci, co):
-        return {"w": jnp.ones((ci, co))}
+    features: int = 0
 
-    def prepare(self, params, cond):
-        return cond
+    @nn.compact
+    def __call__(self, x, cond=None, prepared=None):
+        w = self.param("w", nn.initializers.ones, (x.shape[-1], self.features))
+        return x @ w + jnp.sum(self.prepare(cond) if prepared is None else prepared)
 
-    def prepare_stacked(self, params, cond):
+    def prepare(self, cond):
+        return jnp.zeros(()) if cond is None else cond
+
+    def prepare_stacked(self, cond):
         return None
-
-    def apply(self, params, x, prepared):
-        return x @ params["w"] + jnp.sum(prepared)
 
 
 def test_cond_reaches_a_network_that_prepares_nothing_inside_a_scan():
@@ -345,17 +346,13 @@ def test_actnorm_initialisation_whitens():
         np.testing.assert_allclose(jnp.mean(y**2, (0, 1, 2)), 1.0, atol=1e-5)
 
 
-@dataclasses.dataclass(frozen=True)
-class _GoldenNet:
+class _GoldenNet(nn.Module):
     """h(z1) = 2 tanh(z1 A + B): the network behind the golden couplings."""
 
-    def init(self, key, ci, co):
-        return {}
+    features: int = 0
 
-    def prepare(self, params, cond):
-        return None
-
-    def apply(self, params, x, prepared):
+    def __call__(self, x):
+        params = self.variables["params"]
         product = jnp.matmul(x, params["A"], precision=jax.lax.Precision.HIGHEST)
         return 2.0 * jnp.tanh(product + params["B"])
 

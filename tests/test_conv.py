@@ -12,7 +12,7 @@ import pytest
 from flowsr_jax.nets.attention import SelfAttention
 from flowsr_jax.nets.conv import PLAIN, Compute, _kernel_gradient, conv2d
 from flowsr_jax.nets.coupling_net import CouplingNet
-from flowsr_jax.nets.layers import Dense
+from flowsr_jax.nets.layers import Dense, init_params
 from flowsr_jax.nets.unet_blocks import down_conv
 
 
@@ -109,14 +109,14 @@ def test_the_backward_pass_multiplies_as_the_forward_pass(dtype, conv):
     }
     level = {"w": draw(8, 8), "b": jnp.zeros(8)}
 
-    coupling = CouplingNet(8).init(jax.random.key(0), 8, 8)
+    coupling = init_params(CouplingNet(8, features=8), jax.random.key(0), jnp.zeros((1, 6, 6, 8)))
     coupling = jax.tree.map(lambda x: x + 0.1, coupling)  # its last layer is zeros
 
     def loss(compute, x, kernel, attention, level, coupling):
         y = down_conv(conv2d(x, kernel, None, compute), kernel, compute)
         mix = SelfAttention(2, compute=compute)
         y = mix.apply({"params": attention}, y.astype(compute.operands))
-        z = CouplingNet(8, compute=compute).apply(coupling, x, None)
+        z = CouplingNet(8, compute=compute, features=8).apply({"params": coupling}, x)
         y = Dense(8, compute=compute).apply({"params": level}, y)
         return jnp.mean(y**2) + jnp.mean((z + 1) ** 2)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +33,7 @@ from flowsr_jax.models.realnvp.network import (
 from flowsr_jax.models.realnvp.sample import decode, encode
 from flowsr_jax.models.unconditional import dequantize, pixels, to_bits
 from flowsr_jax.nets.conv import PLAIN, conv2d
-from flowsr_jax.nets.realnvp_net import weight_norm_conv
+from flowsr_jax.nets.realnvp_net import WeightNormConv
 
 
 @pytest.fixture(scope="module")
@@ -43,32 +42,29 @@ def layers(shared):
         return dict(data)
 
 
-@dataclasses.dataclass(frozen=True)
-class _GoldenNet:
+class _GoldenNet(nn.Module):
     """conv3x3, ReLU, conv1x1; then [t, 0.7 tanh(s)].  `mask`: the last channel is not read."""
 
     mask: bool
+    features: int = 0
 
-    def prepare(self, params, cond):
-        return None
-
-    def apply(self, params, x, prepared=None):
+    def __call__(self, x):
+        params = self.variables["params"]
         x = x[..., :-1] if self.mask else x
         h = jax.nn.relu(conv2d(x, params["W1"], params["b1"], PLAIN))
         t, s = jnp.split(conv2d(h, params["W2"], params["b2"], PLAIN), 2, axis=-1)
         return jnp.concatenate([t, params["scale"] * jnp.tanh(s)], axis=-1)
 
 
-@dataclasses.dataclass(frozen=True)
 class _MaskedNet(_GoldenNet):
     """The same network of all channels, for channel couplings: the others are zero."""
 
     last: bool = False
 
-    def apply(self, params, x, prepared=None):
+    def __call__(self, x):
         n = x.shape[-1]
         pad = [(0, 0)] * 3 + [(n, 0) if self.last else (0, n)]
-        t, s = jnp.split(super().apply(params, jnp.pad(x, pad)), 2, axis=-1)
+        t, s = jnp.split(super().__call__(jnp.pad(x, pad)), 2, axis=-1)
         changed = slice(0, n) if self.last else slice(n, None)
         return jnp.concatenate([t[..., changed], s[..., changed]], axis=-1)
 
@@ -146,7 +142,8 @@ def test_batch_normalisation(layers):
 
     names = {"weights": "w", "magnitude": "magnitude", "biases": "b"}
     p = {ours: jnp.asarray(layers[f"weightnorm_conv/{k}"]) for k, ours in names.items()}
-    y = weight_norm_conv(p, jnp.asarray(layers["weightnorm_conv/x"]), PLAIN)
+    conv = WeightNormConv(p["b"].shape[0], p["w"].shape[0], compute=PLAIN)
+    y = conv.apply({"params": p}, jnp.asarray(layers["weightnorm_conv/x"]))
     table.check("weightnorm_conv/y", y, layers["weightnorm_conv/y"], 1e-5)
     table.finish()
 

@@ -136,7 +136,7 @@ def test_every_way_of_calling_a_scan(kind):
     params, cond = case.params(key), case.cond(key)
     parts = case.bijector.step.bijectors
     compute = Compute("bfloat16" if kind == "bfloat16" else "float32")
-    net = dataclasses.replace(dict(parts)["coupling"].net, compute=compute)
+    net = dict(parts)["coupling"].net.clone(compute=compute)
     nets = {
         name: dataclasses.replace(part, net=net) for name, part in parts if hasattr(part, "net")
     }

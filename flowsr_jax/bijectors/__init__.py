@@ -18,6 +18,7 @@ from flowsr_jax.bijectors.elementwise import (
 from flowsr_jax.bijectors.glow import BorderedSplit, TopPrior
 from flowsr_jax.bijectors.haar import Haar
 from flowsr_jax.bijectors.invertible_block import InvertibleBlock
+from flowsr_jax.bijectors.module import Flow
 from flowsr_jax.bijectors.permute import Reverse, Shuffle
 from flowsr_jax.bijectors.pointwise import Logit, Rescale, Scaling
 from flowsr_jax.bijectors.scan import Scan, stack_steps
@@ -44,6 +45,7 @@ __all__ = [
     "Deinterleave",
     "Elementwise",
     "Flatten",
+    "Flow",
     "Haar",
     "Injector",
     "Invert",

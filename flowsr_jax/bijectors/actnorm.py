@@ -14,7 +14,7 @@ from flowsr_jax.bijectors.base import (
     check_channels,
     constant_logdet,
 )
-from flowsr_jax.nets.coupling_net import channel_statistics
+from flowsr_jax.nets.layers import channel_statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +48,11 @@ class ActNorm(Bijector):
         self, params: PyTree, x: Array, cond: PyTree = None, inverse: bool = False
     ) -> tuple[PyTree, Array, Array]:
         """Set zero mean and unit (biased) variance per channel over batch and positions."""
-        found = channel_statistics(x)
+        bias, logs = channel_statistics(x)
         if inverse:  # (x + bias) exp(logs) = x exp(logs) - (-bias exp(logs))
-            bias = -found["bias"] * jnp.exp(found["logs"])
-            params = {"bias": bias, "logs": -found["logs"] / self.logscale_factor}
+            params = {"bias": -bias * jnp.exp(logs), "logs": -logs / self.logscale_factor}
             return params, *self.inverse(params, x)
-        params = {"bias": found["bias"], "logs": found["logs"] / self.logscale_factor}
+        params = {"bias": bias, "logs": logs / self.logscale_factor}
         return params, *self.forward(params, x)
 
     def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,11 +35,12 @@ class CheckerboardCoupling(Conditioned):
       passed: "even" or "odd" sites (row + column) pass.
     """
 
-    net: Any
+    net: nn.Module
     transform: Elementwise = Affine()
     passed: str = "even"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choice("passed", self.passed, SITES)
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -1,10 +1,7 @@
 """Couplings and injectors: a network's output transforms what the network has not seen.
 
-All arithmetic here is float32 whatever the network's dtype.
-
-A network is any record with `init(key, ci, co)`, `prepare(params, cond)`,
-`prepare_stacked(params, cond)`, `apply(params, x, prepared)`, `init_from_data(params, x, cond)`
-and `forward_train(params, x, cond)` (see flowsr_jax/nets/coupling_net.py).
+All arithmetic here is float32 whatever the network's dtype.  flowsr_jax/bijectors/networks.py
+says what a network is.
 """
 
 from __future__ import annotations
@@ -13,8 +10,10 @@ import abc
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
+from flowsr_jax.bijectors import networks
 from flowsr_jax.bijectors.base import (
     Array,
     Bijector,
@@ -31,10 +30,16 @@ class Conditioned(Bijector):
     """Base class: an elementwise map of a part of x by a network of the rest and of cond.
 
     A subclass is a frozen dataclass with the fields `net` and `transform`.
+
+    Raises:
+      TypeError, ValueError: a network that no bijector can hold (networks.check_network).
     """
 
-    net: Any
+    net: nn.Module
     transform: Elementwise
+
+    def __post_init__(self) -> None:
+        networks.check_network(type(self).__name__, self.net)
 
     @abc.abstractmethod
     def widths(self, channels: int) -> tuple[int, int]:
@@ -53,52 +58,59 @@ class Conditioned(Bijector):
         """Return the log slopes of `change`; None for zeros."""
 
     def init(self, key: Array, shape: Shape) -> PyTree:
-        ci, co = self.widths(self.output_shape(shape)[-1])
-        return {"net": self.net.init(key, ci, self.transform.outputs(co))}
+        channels = self.output_shape(shape)[-1]
+        ci, _ = self.widths(channels)
+        return {"net": networks.init_network(self._net(channels), key, shape[:-1], ci)}
+
+    def _net(self, channels: int) -> nn.Module:
+        """The network for x with `channels`."""
+        _, co = self.widths(channels)
+        return networks.with_features(self.net, self.transform.outputs(co))
 
     def prepare(self, params: PyTree, cond: PyTree = None, inverse: bool = False) -> PyTree:
-        return {"net": self.net.prepare(params["net"], cond)}
+        return {"net": networks.prepare(self.net, params["net"], cond)}
 
     def prepare_stacked(self, params: PyTree, cond: PyTree = None, inverse: bool = False) -> PyTree:
-        return {"net": self.net.prepare_stacked(params["net"], cond)}
+        return {"net": networks.prepare(self.net, params["net"], cond, stacked=True)}
 
-    def _ready(self, params: PyTree, cond: PyTree, prepared: PyTree) -> PyTree:
+    def _run(self, params: PyTree, x: Array, cond: PyTree, prepared: PyTree) -> tuple[Array, Any]:
+        """(the network's output, the context that `change` needs)."""
         ready = None if prepared is None else prepared["net"]
         # A network that shares nothing between the steps of a scan prepares in each.
-        return self.net.prepare(params["net"], cond) if ready is None else ready
+        if ready is None:
+            ready = networks.prepare(self.net, params["net"], cond)
+        seen, context = self.seen(x)
+        net = self._net(x.shape[-1])
+        return networks.evaluate(net, params["net"], seen, cond, ready), context
 
     def forward(
         self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
-        ready = self._ready(params, cond, prepared)
-        seen, context = self.seen(x)
-        return self.change(x, self.net.apply(params["net"], seen, ready), context, False)
+        return self.change(x, *self._run(params, x, cond, prepared), False)
 
     def inverse(
         self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
-        ready = self._ready(params, cond, prepared)
-        seen, context = self.seen(y)
-        return self.change(y, self.net.apply(params["net"], seen, ready), context, True)
+        return self.change(y, *self._run(params, y, cond, prepared), True)
 
     def init_from_data(
         self, params: PyTree, x: Array, cond: PyTree = None, inverse: bool = False
     ) -> tuple[PyTree, Array, Array]:
         seen, context = self.seen(x)
-        net, raw = self.net.init_from_data(params["net"], seen, cond)
-        return {"net": net}, *self.change(x, raw, context, inverse)
+        net = self._net(x.shape[-1])
+        new, raw = networks.init_from_data(net, params["net"], seen, cond)
+        return {"net": new}, *self.change(x, raw, context, inverse)
 
     def forward_train(
         self, params: PyTree, x: Array, cond: PyTree = None
     ) -> tuple[PyTree, Array, Array]:
         seen, context = self.seen(x)
-        net, raw = self.net.forward_train(params["net"], seen, cond)
-        return {"net": net}, *self.change(x, raw, context, False)
+        net = self._net(x.shape[-1])
+        new, raw = networks.forward_train(net, params["net"], seen, cond)
+        return {"net": new}, *self.change(x, raw, context, False)
 
     def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array | None:
-        ready = self._ready(params, cond, None)
-        seen, context = self.seen(x)
-        logs = self.log_slope(x, self.net.apply(params["net"], seen, ready), context)
+        logs = self.log_slope(x, *self._run(params, x, cond, None))
         return None if logs is None else jnp.exp(logs)
 
 
@@ -109,16 +121,17 @@ class Coupling(Conditioned):
     Dinh et al., NICE (2014), section 3.2, and RealNVP (2017), section 3.2.
 
     Attributes:
-      net: the network of z1; conditional if its `cond_channels` > 0.
+      net: the network of z1, and perhaps of cond.
       transform: the elementwise map of z2: Affine, Additive, RationalQuadratic, or your own.
       passed: number of channels of z1; None for C // 2.
     """
 
-    net: Any
+    net: nn.Module
     transform: Elementwise = Affine()
     passed: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.passed is not None:
             require_positive("Coupling: passed", self.passed)
 
@@ -155,7 +168,7 @@ class Injector(Conditioned):
       transform: the elementwise map of x.
     """
 
-    net: Any
+    net: nn.Module
     transform: Elementwise = Affine()
 
     def widths(self, channels: int) -> tuple[int, int]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import flax.linen as nn
 import jax.numpy as jnp
 
+from flowsr_jax.bijectors import networks
 from flowsr_jax.bijectors.base import Array, Bijector, PyTree, Shape, check_channels, require
 from flowsr_jax.bijectors.split import Split, unwhiten, whiten
-from flowsr_jax.nets.glow_net import (
-    LOGSCALE,
-    border_map,
-    bordered_conv_zeros,
-    init_bordered_conv_zeros,
-    init_linear_zeros,
-)
+from flowsr_jax.nets.glow_net import BorderedZeroConv, ZeroDense, border_map
+from flowsr_jax.nets.layers import LOGSCALE, ZeroConv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +22,8 @@ class BorderedSplit(Split):
         super().__post_init__()
         require(not self.cond_channels, "BorderedSplit: has no conditional prior; use Split")
 
-    def init(self, key: Array, shape: Shape) -> PyTree:
-        n = self.passed(shape[-1])
-        return {"prior": init_bordered_conv_zeros(n, 2 * (shape[-1] - n))}
-
-    def convolve(self, params: PyTree, z1: Array, share: None) -> Array:
-        return bordered_conv_zeros(params, z1, self.compute)
+    def prior(self, features: int) -> nn.Module:
+        return BorderedZeroConv(features, self.compute, parent=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +49,11 @@ class TopPrior(Bijector):
         c, params = shape[-1], {}
         if self.learned:
             # The rows of the zeros do nothing; the released checkpoints hold them.
-            params["p"] = init_bordered_conv_zeros(2 * c, 2 * c, self.border)
+            layer = (BorderedZeroConv if self.border else ZeroConv)(2 * c, parent=None)
+            params["p"] = networks.init_network(layer, key, shape[:-1], 2 * c)
         if self.classes:
-            params["y_emb"] = init_linear_zeros(self.classes, 2 * c)
+            layer = ZeroDense(2 * c, parent=None)
+            params["y_emb"] = networks.init_network(layer, key, (), self.classes)
         return params
 
     def moments(self, params: PyTree, shape: Shape, cond: PyTree = None) -> tuple[Array, Array]:

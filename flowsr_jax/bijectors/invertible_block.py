@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.bijectors import networks
 from flowsr_jax.bijectors.base import Array, Bijector, PyTree, Shape, require, require_positive
 from flowsr_jax.bijectors.elementwise import ScaleForm
 from flowsr_jax.math.gaussian import sum_event
@@ -21,16 +22,17 @@ class InvertibleBlock(Bijector):
     Xiao et al. (ECCV 2020), eq. 2-3; docs/papers/irn.md section 1.
 
     Attributes:
-      net: a record with init(key, ci, co) and apply(params, x), used for F, G and H.
+      net: the network of which F, G and H are copies.
       low: channels of x1.
       scale: how H's output becomes the scale.
     """
 
-    net: Any
+    net: nn.Module
     low: int = 3
     scale: ScaleForm = ScaleForm("sigmoid", clamp=1.0)
 
     def __post_init__(self) -> None:
+        networks.check_network("InvertibleBlock", self.net)
         require_positive("InvertibleBlock: low", self.low)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -43,32 +45,35 @@ class InvertibleBlock(Bijector):
     def init(self, key: Array, shape: Shape) -> PyTree:
         high = self.output_shape(shape)[-1] - self.low
         f, g, h = jax.random.split(key, 3)
+        sizes = {"F": (f, high, self.low), "G": (g, self.low, high), "H": (h, self.low, high)}
         return {
-            "F": self.net.init(f, high, self.low),
-            "G": self.net.init(g, self.low, high),
-            "H": self.net.init(h, self.low, high),
+            name: networks.init_network(networks.with_features(self.net, co), k, shape[:-1], ci)
+            for name, (k, ci, co) in sizes.items()
         }
+
+    def _run(self, params: PyTree, x: Array, features: int) -> Array:
+        return networks.evaluate(networks.with_features(self.net, features), params, x, None)
 
     def forward(
         self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
-        self.output_shape(x.shape[1:])
+        high = self.output_shape(x.shape[1:])[-1] - self.low
         x1, x2 = x[..., : self.low], x[..., self.low :]
-        y1 = x1 + self.net.apply(params["F"], x2)
-        scale, logs = self.scale(self.net.apply(params["H"], y1))
-        y2 = x2 * scale + self.net.apply(params["G"], y1)
+        y1 = x1 + self._run(params["F"], x2, self.low)
+        scale, logs = self.scale(self._run(params["H"], y1, high))
+        y2 = x2 * scale + self._run(params["G"], y1, high)
         return jnp.concatenate([y1, y2], axis=-1), sum_event(logs)
 
     def inverse(
         self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
-        self.output_shape(y.shape[1:])
+        high = self.output_shape(y.shape[1:])[-1] - self.low
         y1, y2 = y[..., : self.low], y[..., self.low :]
-        scale, logs = self.scale(self.net.apply(params["H"], y1))
-        x2 = (y2 - self.net.apply(params["G"], y1)) / scale
-        x1 = y1 - self.net.apply(params["F"], x2)
+        scale, logs = self.scale(self._run(params["H"], y1, high))
+        x2 = (y2 - self._run(params["G"], y1, high)) / scale
+        x1 = y1 - self._run(params["F"], x2, self.low)
         return jnp.concatenate([x1, x2], axis=-1), -sum_event(logs)
 
     def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
         y1 = self.forward(params, x)[0][..., : self.low]
-        return self.scale(self.net.apply(params["H"], y1))[0]
+        return self.scale(self._run(params["H"], y1, x.shape[-1] - self.low))[0]

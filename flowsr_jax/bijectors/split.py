@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from typing import ClassVar
 
+import flax.linen as nn
 import jax.numpy as jnp
 
+from flowsr_jax.bijectors import networks
 from flowsr_jax.bijectors.base import (
     Array,
     Bijector,
@@ -18,12 +19,7 @@ from flowsr_jax.bijectors.base import (
 )
 from flowsr_jax.math.gaussian import sum_event
 from flowsr_jax.nets.conv import Compute
-from flowsr_jax.nets.coupling_net import (
-    conv_cond,
-    conv_cond_stacked,
-    conv_zeros,
-    init_conv_zeros,
-)
+from flowsr_jax.nets.coupling_net import PriorNet
 
 
 def whiten(x: Array, mean: Array, logs: Array) -> tuple[Array, Array]:
@@ -37,35 +33,28 @@ def unwhiten(eps: Array, mean: Array, logs: Array) -> tuple[Array, Array]:
 
 
 class _Prior(Bijector):
-    """What Split and ConditionalPrior share: the conditioning's part of their convolution."""
+    """What Split and ConditionalPrior share: mean and logs by a network."""
 
     cond_channels: int
     compute: Compute
 
-    @abc.abstractmethod
-    def init(self, key: Array, shape: Shape) -> PyTree: ...
+    def prior(self, features: int) -> nn.Module:
+        """Return the network of mean and logs, the even and odd of its `features` channels."""
+        return PriorNet(self.cond_channels, self.compute, features, parent=None)
 
     def prepare(self, params: PyTree, cond: PyTree = None, inverse: bool = False) -> PyTree:
-        if not self.cond_channels:
-            return None
-        return conv_cond(cond, params["prior"]["w_cond"], self.compute)
+        return networks.prepare(self.prior(0), params["prior"], cond)
 
     def prepare_stacked(self, params: PyTree, cond: PyTree = None, inverse: bool = False) -> PyTree:
-        if not self.cond_channels:
-            return None
-        return conv_cond_stacked(cond, params["prior"]["w_cond"], self.compute)
+        return networks.prepare(self.prior(0), params["prior"], cond, stacked=True)
 
     def moments(
-        self, params: PyTree, z1: Array | None, cond: PyTree, prepared: PyTree
+        self, params: PyTree, z1: Array | None, channels: int, cond: PyTree, prepared: PyTree
     ) -> tuple[Array, Array]:
-        """Return (mean, logs): the even and odd channels of the zero-initialised convolution."""
-        share = self.prepare(params, cond) if prepared is None else prepared
-        out = self.convolve(params["prior"], z1, share)
+        """Return (mean, logs) [B,...,channels] by z1 and cond."""
+        net = self.prior(2 * channels)
+        out = networks.evaluate(net, params["prior"], z1, cond, prepared)
         return out[..., 0::2], out[..., 1::2]
-
-    def convolve(self, params: PyTree, z1: Array | None, share: Array | None) -> Array:
-        """Return the convolution of z1, plus the share of cond."""
-        return conv_zeros(params, z1, self.compute, share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +93,8 @@ class Split(_Prior):
 
     def init(self, key: Array, shape: Shape) -> PyTree:
         n = self.passed(shape[-1])
-        return {"prior": init_conv_zeros(n, 2 * (shape[-1] - n), self.cond_channels)}
+        net = self.prior(2 * (shape[-1] - n))
+        return {"prior": networks.init_network(net, key, shape[:-1], n)}
 
     def output_shape(self, shape: Shape) -> tuple[Shape, Shape]:
         n = self.passed(shape[-1])
@@ -115,19 +105,19 @@ class Split(_Prior):
     ) -> tuple[tuple[Array, Array], Array]:
         n = self.passed(x.shape[-1])
         z1, z2 = x[..., :n], x[..., n:]
-        eps, logdet = whiten(z2, *self.moments(params, z1, cond, prepared))
+        eps, logdet = whiten(z2, *self.moments(params, z1, z2.shape[-1], cond, prepared))
         return (z1, eps), logdet
 
     def inverse(
         self, params: PyTree, y: tuple[Array, Array], cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
         z1, eps = y
-        z2, logdet = unwhiten(eps, *self.moments(params, z1, cond, prepared))
+        z2, logdet = unwhiten(eps, *self.moments(params, z1, eps.shape[-1], cond, prepared))
         return jnp.concatenate([z1, z2], axis=-1), logdet
 
     def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
-        z1 = x[..., : self.passed(x.shape[-1])]
-        return jnp.exp(-self.moments(params, z1, cond, None)[1])
+        n = self.passed(x.shape[-1])
+        return jnp.exp(-self.moments(params, x[..., :n], x.shape[-1] - n, cond, None)[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +140,19 @@ class ConditionalPrior(_Prior):
         require_positive("ConditionalPrior: cond_channels", self.cond_channels)
 
     def init(self, key: Array, shape: Shape) -> PyTree:
-        return {"prior": init_conv_zeros(0, 2 * shape[-1], self.cond_channels)}
+        net = self.prior(2 * shape[-1])
+        return {"prior": networks.init_network(net, key, shape[:-1], 0)}
 
     def forward(
         self, params: PyTree, x: Array, cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
-        return whiten(x, *self.moments(params, None, cond, prepared))
+        return whiten(x, *self.moments(params, None, x.shape[-1], cond, prepared))
 
     def inverse(
         self, params: PyTree, y: Array, cond: PyTree = None, prepared: PyTree = None
     ) -> tuple[Array, Array]:
-        return unwhiten(y, *self.moments(params, None, cond, prepared))
+        return unwhiten(y, *self.moments(params, None, y.shape[-1], cond, prepared))
 
     def scales(self, params: PyTree, x: Array, cond: PyTree = None) -> Array:
-        logs = self.moments(params, None, cond, None)[1]
+        logs = self.moments(params, None, x.shape[-1], cond, None)[1]
         return jnp.exp(-jnp.broadcast_to(logs, x.shape))

@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.nets import random
-from flowsr_jax.nets.conv import Compute, conv2d
-from flowsr_jax.nets.layers import leaky_relu
+from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.layers import Conv, leaky_relu, zeros
 
 
-@dataclasses.dataclass(frozen=True)
-class DenseBlock:
+def xavier(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return normal values of a tenth of Xavier's deviation, for kernels [k,k,Ci,Co]."""
+    fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+    return 0.1 * math.sqrt(2.0 / fans) * random.normal(key, shape)
+
+
+class DenseBlock(nn.Module):
     """a_k = leaky_relu(conv_k([x, a_1..a_{k-1}])), k = 1..4; output conv_5([x, a_1..a_4]).
 
-    No residual (unlike RRDB's dense block).  Source: Xiao et al., Invertible Image
-    Rescaling (ECCV 2020), section 3.2; docs/papers/irn.md section 2.
+    [B,H,W,Ci] to [B,H,W,features] float32.  No residual (unlike RRDB's dense block).  Weights
+    start Xavier-normal times 0.1, biases and the last convolution at zero.
+    Xiao et al., Invertible Image Rescaling (ECCV 2020), section 3.2; docs/papers/irn.md section 2.
 
     Attributes:
       growth: channels of each a_k.
       compute: precision and form of the convolutions.
+      features: output channels; filled in by the block.
     """
 
     growth: int = 32
     compute: Compute = Compute()
+    features: int = 0
 
-    def init(self, key, ci: int, co: int):
-        """Parameters for [B,H,W,ci] to [B,H,W,co]; the output starts at zero.
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def conv(k, features, init):
+            layer = Conv(features, kernel_init=init, compute=self.compute, name=f"conv{k}")
+            return layer(jnp.concatenate(known, axis=-1))
 
-        Xavier-normal times 0.1 with zero bias; the last convolution is zero.
-        """
-        params = {}
-        for k, layer_key in enumerate(jax.random.split(key, 4)):
-            width = ci + k * self.growth
-            std = 0.1 * math.sqrt(2.0 / (9 * (width + self.growth)))
-            w = std * random.normal(layer_key, (3, 3, width, self.growth))
-            params[f"conv{k + 1}"] = {"w": w, "b": jnp.zeros(self.growth, jnp.float32)}
-        shape = (3, 3, ci + 4 * self.growth, co)
-        out = {"w": jnp.zeros(shape, jnp.float32), "b": jnp.zeros(co, jnp.float32)}
-        return {**params, "conv5": out}
-
-    def apply(self, params, x):
-        """[B,H,W,ci] -> [B,H,W,co], float32."""
-        features = [x]
-        for k in range(1, 6):
-            p = params[f"conv{k}"]
-            y = conv2d(jnp.concatenate(features, axis=-1), p["w"], p["b"], self.compute)
-            features.append(leaky_relu(y, strict=True))
-        return y
+        known = [x]
+        for k in range(1, 5):
+            known.append(leaky_relu(conv(k, self.growth, xavier), strict=True))
+        return conv(5, self.features, zeros)

@@ -293,7 +293,9 @@ def init_params(module: nn.Module, key, *args):
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
     leaves, treedef = jax.tree.flatten(shapes)
     draw, structure = _traced_init(module, treedef, tuple(leaves), jax.typeof(key))
-    return jax.tree.unflatten(structure, draw(key))
+    # Constants of the trace come out as NumPy's.
+    drawn = [x if isinstance(x, jax.Array) else jax.device_put(x) for x in draw(key)]
+    return jax.tree.unflatten(structure, drawn)
 
 
 @functools.lru_cache(maxsize=256)

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import matmul
+from flowsr_jax.nets.layers import Dense, Initializer, uniform, zeros
 
 
-@dataclasses.dataclass(frozen=True)
-class MLP:
-    """ReLU layers and a linear output: [B,...,ci] to [B,...,co]; x @ w + b, float32.
+class _FirstLayer(nn.Module):
+    """x @ w + prepared + b; leaves "w" where x is given, "w_cond" with cond_channels, and "b"."""
+
+    width: int
+    cond_channels: int
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self, x, cond, prepared):
+        terms = []
+        if self.cond_channels:
+            w = self.param("w_cond", self.kernel_init, (self.cond_channels, self.width))
+            terms.append(matmul(cond.astype(jnp.float32), w) if prepared is None else prepared)
+        if x is not None:
+            w = self.param("w", self.kernel_init, (x.shape[-1], self.width))
+            terms.append(matmul(x, w))
+        return sum(terms) + self.param("b", zeros, (self.width,))
+
+
+class MLP(nn.Module):
+    """ReLU layers and a linear output: x [B,...,Ci], or None, to [B,...,features] float32.
 
     Attributes:
       width: of the hidden layers.
@@ -23,69 +41,63 @@ class MLP:
         +-sqrt(6 / inputs) in the hidden layers and 0 in the output, so that a coupling
         begins as a constant map.
       cond_channels: channels of cond [B,...,cond_channels], which joins x (0: unconditional).
+      features: output channels; filled in by the coupling.
     """
 
     width: int = 1000
     layers: int = 5
     bound: float | None = 0.01
     cond_channels: int = 0
+    features: int = 0
 
-    def init(self, key, ci: int, co: int):
-        """Parameters {"layer0": {"w", "b", "w_cond"}, ...}; ci may be 0 (of an injector).
-
-        "w_cond" is there with cond_channels, layer0's "w" where ci > 0.
-        """
-        inputs = ci + self.cond_channels
-        sizes = [inputs, *[self.width] * self.layers, co]
-        params = {}
-        for i, k in enumerate(jax.random.split(key, len(sizes) - 1)):
-            bound = self.bound
-            if bound is None:
-                bound = 0.0 if i == self.layers else math.sqrt(6 / max(sizes[i], 1))
-            w = random.uniform(k, (sizes[i], sizes[i + 1]), bound)
-            params[f"layer{i}"] = {"w": w, "b": jnp.zeros(sizes[i + 1], jnp.float32)}
-        if self.cond_channels:
-            w = params["layer0"].pop("w")
-            params["layer0"] |= {"w": w[:ci], "w_cond": w[ci:]}
-            if not ci:
-                del params["layer0"]["w"]
-        return params
-
-    def prepare(self, params, cond):
-        """The first layer's contribution of cond: [B,...,width], or None without cond_channels.
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array | None,
+        cond: jax.Array | None = None,
+        prepared: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return the raw output; `prepared` is what `prepare` gives of cond.
 
         Raises:
           ValueError: cond has another number of channels, or is missing.
         """
-        if not self.cond_channels:
-            return None
-        if cond is None or cond.shape[-1] != self.cond_channels:
-            found = None if cond is None else tuple(cond.shape)
-            raise ValueError(f"MLP: cond must be [B, ..., {self.cond_channels}], got {found}")
-        return matmul(cond.astype(jnp.float32), params["layer0"]["w_cond"])
-
-    def prepare_stacked(self, params, cond):
-        """`prepare` for K stacked nets: [K,B,...,width]."""
-        if not self.cond_channels:
-            return None
-        return jax.vmap(lambda p: self.prepare(p, cond))(params)
-
-    def apply(self, params, x, prepared=None):
-        """[B,...,co] of x [B,...,ci] or None, and of `prepared` from `prepare`."""
-        first = params["layer0"]
-        terms = [] if prepared is None else [prepared]
-        if x is not None:
-            terms.append(matmul(x, first["w"]))
-        h = sum(terms) + first["b"]
-        for i in range(1, self.layers + 1):
-            layer = params[f"layer{i}"]
-            h = matmul(jax.nn.relu(h), layer["w"]) + layer["b"]
+        if prepared is None:
+            self._check(cond)
+        inputs = (0 if x is None else x.shape[-1]) + self.cond_channels
+        sizes = [*[self.width] * self.layers, self.features]
+        first = _FirstLayer(sizes[0], self.cond_channels, self._init(0, inputs), name="layer0")
+        h = first(x, cond, prepared)
+        for i, size in enumerate(sizes[1:], start=1):
+            layer = Dense(size, kernel_init=self._init(i, self.width), name=f"layer{i}")
+            h = layer(nn.relu(h))
         return h
 
-    def init_from_data(self, params, x, cond=None):
-        """(params, output): nothing is initialised from data."""
-        return params, self.apply(params, x, self.prepare(params, cond))
+    def prepare(self, cond: jax.Array | None) -> jax.Array | None:
+        """Return the first layer's contribution of cond, [B,...,width]; x does not change it.
 
-    def forward_train(self, params, x, cond=None):
-        """(params, output): nothing depends on the batch."""
-        return self.init_from_data(params, x, cond)
+        Raises:
+          ValueError: cond has another number of channels, or is missing.
+        """
+        self._check(cond)
+        if not self.cond_channels:
+            return None
+        return matmul(cond.astype(jnp.float32), self.variables["params"]["layer0"]["w_cond"])
+
+    def prepare_stacked(self, cond: jax.Array | None) -> jax.Array | None:
+        """Return `prepare` of K stacked parameter sets: [K,B,...,width]."""
+        self._check(cond)
+        if not self.cond_channels:
+            return None
+        cond, stacked = cond.astype(jnp.float32), self.variables["params"]["layer0"]["w_cond"]
+        return jax.vmap(lambda w: matmul(cond, w))(stacked)
+
+    def _init(self, layer: int, inputs: int) -> Initializer:
+        if self.bound is not None:
+            return uniform(self.bound)
+        return zeros if layer == self.layers else uniform(math.sqrt(6 / max(inputs, 1)))
+
+    def _check(self, cond):
+        if self.cond_channels and (cond is None or cond.shape[-1] != self.cond_channels):
+            found = None if cond is None else tuple(cond.shape)
+            raise ValueError(f"MLP: cond must be [B, ..., {self.cond_channels}], got {found}")

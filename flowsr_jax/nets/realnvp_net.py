@@ -1,71 +1,116 @@
 """RealNVP's residual network for shift and log-scale, as in the released code.
 
 Batch normalisation without gain, weight-normalised convolutions, and a sum of 1x1 skips
-from every block.  Source: docs/papers/glow.md section 6; Dinh et al. (2017).
+from every block.  Dinh et al. (2017) and its released code; docs/papers/glow.md section 5.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute, conv2d
+from flowsr_jax.nets.layers import ones, stacked, uniform, zeros
 
 EPS = 1e-4
 STATISTICS = ("mean", "var")  # names of what data, not gradients, move
 
 
-def batch_statistics(x):
-    """{"mean", "var"} [C] of x [..., C] over all other axes; biased variance."""
+def batch_statistics(x: jax.Array) -> dict[str, jax.Array]:
+    """Return {"mean", "var"} [C] of x [..., C] over all other axes; biased variance."""
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axis=axes)
     return {"mean": mean, "var": jnp.mean(jnp.square(x - mean), axis=axes)}
 
 
-def init_weight_norm(key, size: int, ci: int, co: int, magnitude: bool, bias: bool):
-    """Kernel "w" [size,size,ci,co] uniform in +-sqrt(2/ci), "magnitude" and "b" if asked for."""
-    bound = math.sqrt(2.0 / ci)
-    p = {"w": random.uniform(key, (size, size, ci, co), bound)}
-    if magnitude:
-        # Weakly typed, and so in the programs that tests/test_frozen.py keeps; float32 always.
+class WeightNormConv(nn.Module):
+    """Convolution by w / |w| (per output channel) times magnitude, plus b.
+
+    [B,H,W,Ci] to [B,H,W,features] float32; leaves "w" [k,k,Ci,features], uniform in
+    +-sqrt(2/Ci), and "magnitude" and "b" [features] where asked for.
+
+    Attributes:
+      features: output channels.
+      kernel_size: k.
+      magnitude, use_bias: which of the leaves there are.
+      compute: precision and form.
+    """
+
+    features: int
+    kernel_size: int
+    magnitude: bool = True
+    use_bias: bool = True
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k, ci = self.kernel_size, x.shape[-1]
+        bound = math.sqrt(2.0 / ci)
+        w = self.param("w", uniform(bound), (k, k, ci, self.features))
+        w = w * jax.lax.rsqrt(jnp.sum(jnp.square(w), axis=(0, 1, 2)))
+        if self.magnitude:
+            # The expected norm of w.
+            w = w * self.param("magnitude", _weak(bound * math.sqrt(ci * k * k / 12.0)),
+                               (self.features,))  # fmt: skip
+        b = self.param("b", zeros, (self.features,)) if self.use_bias else None
+        return conv2d(x, w, b, self.compute)
+
+
+def _weak(value: float):
+    """The initialiser of a constant, weakly typed as tests/test_frozen.py keeps it, float32."""
+
+    def init(key, shape):
         with jax.enable_x64(False):
-            p["magnitude"] = jnp.full(co, bound * math.sqrt(ci * size * size / 12.0))
-    if bias:
-        p["b"] = jnp.zeros(co, jnp.float32)
-    return p
+            return jnp.full(shape, value)
+
+    return init
 
 
-def weight_norm_conv(p, x, compute: Compute):
-    """Convolution by w / |w| (per output channel) times magnitude, plus b."""
-    w = p["w"]
-    w = w * jax.lax.rsqrt(jnp.sum(jnp.square(w), axis=(0, 1, 2)))
-    if "magnitude" in p:
-        w = w * p["magnitude"]
-    return conv2d(x, w, p.get("b"), compute)
+class BatchShift(nn.Module):
+    """(x - mean) / sqrt(var + eps) + beta over the last axis; leaves "mean", "var", "beta".
+
+    With `train` the batch's statistics are used, and put into the parameters.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        c = x.shape[-1:]
+        p = {"mean": self.param("mean", zeros, c), "var": self.param("var", ones, c)}
+        if train:
+            p = batch_statistics(x)
+            for name, value in p.items():
+                self.put_variable("params", name, value)
+        x = (x - p["mean"]) * jax.lax.rsqrt(p["var"] + EPS)
+        return x + self.param("beta", zeros, c)
 
 
-def _init_norm(c: int):
-    values = {"mean": 0.0, "var": 1.0, "beta": 0.0}
-    return {name: jnp.full(c, value, jnp.float32) for name, value in values.items()}
+class ResidualBlock(nn.Module):
+    """h [B,H,W,dim] to (h + residual, its 1x1 skip)."""
+
+    dim: int
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, h: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        def conv(name, x, size, **options):
+            layer = WeightNormConv(self.dim, size, **options, compute=self.compute, name=name)
+            return layer(x)
+
+        inner = nn.relu(BatchShift(name="bn_in")(h, train))
+        inner = conv("h_0", inner, 3, magnitude=False, use_bias=False)
+        inner = nn.relu(BatchShift(name="bn_0")(inner, train))
+        h = h + conv("out", inner, 3)
+        return h, conv("skip", h, 1)
 
 
-def _norm(p, x, train: bool):
-    """((x - mean) / sqrt(var + eps) + beta, p with the statistics that were used)."""
-    if train:
-        p = {**p, **batch_statistics(x)}
-    return (x - p["mean"]) * jax.lax.rsqrt(p["var"] + EPS) + p["beta"], p
+class RealNVPNet(nn.Module):
+    """Residual network [B,H,W,Ci] to [shift, scale * tanh(...)] [B,H,W,features] float32.
 
-
-@dataclasses.dataclass(frozen=True)
-class RealNVPNet:
-    """Residual network; the output is [shift, scale * tanh(...)], one learned scale.
-
-    `apply` uses the moving statistics in the parameters; `forward_train` is the
-    training pass: the batch's statistics are used and returned in the parameters.
+    `__call__` uses the moving statistics in the parameters.  `forward_train` is the training
+    pass: it uses the batch's statistics and puts them into the parameters.
 
     Attributes:
       dim: width of the hidden layers.
@@ -73,84 +118,50 @@ class RealNVPNet:
       checkerboard: the last input channel is the mask: it is not normalised, the
         normalised input counts twice, and the scale starts at 0 instead of 1.
       compute: precision and form of the convolutions.
+      features: output channels; filled in by the coupling.
     """
 
     dim: int = 64
     blocks: int = 8
     checkerboard: bool = False
     compute: Compute = Compute()
+    features: int = 0
 
-    @property
-    def _scale(self) -> str:
-        # The names of the released code, whose L2 penalty takes the first one only.
-        return "rescaling_scale" if self.checkerboard else "scale"
-
-    def init(self, key, ci: int, co: int):
-        """Parameters for [B,H,W,ci] to [B,H,W,co]."""
-        image = ci - self.checkerboard
-        keys = jax.random.split(key, 3 + self.blocks)
-        blocks = [self._init_block(k) for k in keys[3:]]
-        return {
-            "bn_in": _init_norm(image),
-            "h_in": init_weight_norm(keys[0], 3, 2 * image + self.checkerboard, self.dim, 0, 1),
-            "skip_in": init_weight_norm(keys[1], 1, self.dim, self.dim, 1, 1),
-            "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks),
-            "bn_pre_out": _init_norm(self.dim),
-            "out": init_weight_norm(keys[2], 1, self.dim, co, 1, 1),
-            self._scale: jnp.float32(0.0 if self.checkerboard else 1.0),
-        }
-
-    def _init_block(self, key):
-        k0, k1, k2 = jax.random.split(key, 3)
-        return {
-            "bn_in": _init_norm(self.dim),
-            "h_0": init_weight_norm(k0, 3, self.dim, self.dim, 0, 0),
-            "bn_0": _init_norm(self.dim),
-            "out": init_weight_norm(k1, 3, self.dim, self.dim, 1, 1),
-            "skip": init_weight_norm(k2, 1, self.dim, self.dim, 1, 1),
-        }
-
-    def prepare(self, params, cond):
-        """None: no part of the network depends on cond."""
-        return None
-
-    def prepare_stacked(self, params, cond):
-        """None, as `prepare`."""
-        return None
-
-    def apply(self, params, x, prepared=None):
-        """[shift, log-scale] [B,H,W,co] float32 of x [B,H,W,ci], moving statistics."""
-        return self._run(params, x, train=False)[1]
-
-    def init_from_data(self, params, x, cond=None):
-        """(params, output): nothing is initialised from data."""
-        return params, self.apply(params, x)
-
-    def forward_train(self, params, x, cond=None):
-        """(params with the batch's statistics, output with the batch's statistics)."""
-        return self._run(params, x, train=True)
-
-    def _run(self, params, x, train: bool):
-        new = dict(params)
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         image, mask = (x[..., :-1], [x[..., -1:]]) if self.checkerboard else (x, [])
-        r, new["bn_in"] = _norm(params["bn_in"], image, train)
+        r = BatchShift(name="bn_in")(image, train)
         r = 2.0 * r if self.checkerboard else r
-        h = jax.nn.relu(jnp.concatenate([r, -r, *mask], axis=-1))
-        h = weight_norm_conv(params["h_in"], h, self.compute)
-        skips = weight_norm_conv(params["skip_in"], h, self.compute)
-
-        def block(carry, p):
-            h, skips = carry
-            inner, used_in = _norm(p["bn_in"], h, train)
-            inner = weight_norm_conv(p["h_0"], jax.nn.relu(inner), self.compute)
-            inner, used_0 = _norm(p["bn_0"], inner, train)
-            h = h + weight_norm_conv(p["out"], jax.nn.relu(inner), self.compute)
-            skips = skips + weight_norm_conv(p["skip"], h, self.compute)
-            return (h, skips), {"bn_in": used_in, "bn_0": used_0}
-
-        (_, skips), used = jax.lax.scan(block, (h, skips), params["blocks"])
-        new["blocks"] = {**params["blocks"], **used}
-        h, new["bn_pre_out"] = _norm(params["bn_pre_out"], skips, train)
-        out = weight_norm_conv(params["out"], jax.nn.relu(h), self.compute)
+        h = nn.relu(jnp.concatenate([r, -r, *mask], axis=-1))
+        conv = dict(compute=self.compute)
+        h = WeightNormConv(self.dim, 3, False, **conv, name="h_in")(h)
+        skips = WeightNormConv(self.dim, 1, **conv, name="skip_in")(h)
+        skips = self._blocks(h, skips, train)
+        h = nn.relu(BatchShift(name="bn_pre_out")(skips, train))
+        out = WeightNormConv(self.features, 1, **conv, name="out")(h)
         shift, raw = jnp.split(out, 2, axis=-1)
-        return new, jnp.concatenate([shift, params[self._scale] * jnp.tanh(raw)], axis=-1)
+        # The names of the released code, whose L2 penalty takes the first one only.
+        name, init = ("rescaling_scale", zeros) if self.checkerboard else ("scale", ones)
+        return jnp.concatenate([shift, self.param(name, init, ()) * jnp.tanh(raw)], axis=-1)
+
+    def forward_train(self, x: jax.Array) -> jax.Array:
+        """Return the output by the batch's statistics; needs mutable=["params"]."""
+        return self(x, train=True)
+
+    def _blocks(self, h, skips, train):
+        block = ResidualBlock(self.dim, self.compute, parent=None)
+        if self.is_initializing():
+            params = self.param("blocks", stacked(block, self.blocks), h.shape[1:])
+        else:
+            params = self.get_variable("params", "blocks")
+
+        def run(carry, p):
+            h, skips = carry
+            (h, skip), new = block.apply({"params": p}, h, train, mutable=["params"])
+            used = {name: new["params"][name] for name in ("bn_in", "bn_0")} if train else None
+            return (h, skips + skip), used
+
+        (_, skips), used = jax.lax.scan(run, (h, skips), params)
+        if train:
+            self.put_variable("params", "blocks", {**params, **used})
+        return skips

@@ -33,8 +33,8 @@ from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.unconditional import pixels
-from flowsr_jax.nets.glow_net import LOGSCALE, GlowNet, init_linear_zeros, linear_zeros
-from flowsr_jax.nets.layers import Tree
+from flowsr_jax.nets.glow_net import GlowNet, ZeroDense
+from flowsr_jax.nets.layers import LOGSCALE, Tree, init_params
 
 PERMUTATIONS = {
     "reverse": Reverse(),
@@ -48,7 +48,7 @@ COUPLINGS = {"additive": Additive(), "affine": Affine(ScaleForm("sigmoid2"))}
 def build_flow(config: GlowConfig) -> Chain:
     """The flow as a bijector: image -> latents, finest first, the last not yet whitened."""
     compute = config.compute
-    net = GlowNet(config.hidden, config.border, compute)
+    net = GlowNet(config.hidden, config.border, compute, parent=None)
     step = Chain(
         (
             ("actnorm", ActNorm(LOGSCALE)),
@@ -82,13 +82,14 @@ class Glow(nn.Module):
         self.flow = Tree(lambda key: build_flow(c).init(key, _smallest(c)))
         self.prior = Tree(lambda key: top_prior(c).init(key, top_shape(c)))
         if c.has_classifier:
-            self.classifier = Tree(lambda key: init_classifier(c))
+            self.classifier = ZeroDense(c.classes)
 
     def __call__(self, image, label=None):
         """Return log p(image | label) in nats [B]; see `encode`."""
+        _, log_prob, top = self.forward(image, label)
         if self.is_initializing() and self.config.has_classifier:
-            self.classifier()
-        return self.encode(image, label)[1]
+            self.logits(top)
+        return log_prob
 
     def encode(self, image, label=None):
         """Return (latents, finest first, and log p(image | label) [B]); see `forward`."""
@@ -119,7 +120,7 @@ class Glow(nn.Module):
 
     def logits(self, top):
         """Return class scores [B,classes] of the coarsest latent before the top prior."""
-        return linear_zeros(self.classifier(), jnp.mean(top, axis=(1, 2)))
+        return self.classifier(jnp.mean(top, axis=(1, 2)))
 
 
 def _smallest(config: GlowConfig) -> tuple[int, int, int]:
@@ -132,11 +133,6 @@ def top_shape(config: GlowConfig) -> tuple[int, ...]:
     return latent_shapes(config, (1, *_smallest(config)))[-1][1:]
 
 
-def init_classifier(config: GlowConfig):
-    """Return initial parameters of the classifier."""
-    return init_linear_zeros(top_shape(config)[-1], config.classes)
-
-
 def init(config: GlowConfig, key) -> Params:
     """Random parameters with the released code's initial values (ActNorm not yet).
 
@@ -147,7 +143,8 @@ def init(config: GlowConfig, key) -> Params:
     if prior := top_prior(config).init(prior_key, top_shape(config)):
         tree["prior"] = prior
     if config.has_classifier:
-        tree["classifier"] = init_classifier(config)
+        mean = jax.ShapeDtypeStruct((1, top_shape(config)[-1]), jnp.float32)
+        tree["classifier"] = init_params(ZeroDense(config.classes, parent=None), prior_key, mean)
     return Params(tree, config)
 
 

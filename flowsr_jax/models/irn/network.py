@@ -33,7 +33,7 @@ def build_flow(config: IRNConfig) -> Chain:
         "learned": [ConvDown(config.scale)],
         "color": [Conv1x1()],
     }[config.form]
-    net = DenseBlock(config.growth, config.compute)
+    net = DenseBlock(config.growth, config.compute, parent=None)
     block = InvertibleBlock(net, config.channels, ScaleForm("sigmoid", config.clamp))
     options = {"unroll": config.compute.unroll, "memory": config.compute.memory}
     stages = [

@@ -33,7 +33,7 @@ def build_flow(config: NICEConfig) -> Chain:
     parts.append(("flatten", Flatten(config.shape)))
     if config.tile:
         parts.append(("tile", Deinterleave()))
-    net = MLP(config.hidden, config.layers)
+    net = MLP(config.hidden, config.layers, parent=None)
     for i in range(config.couplings):
         parts.append((f"coupling{i}", Coupling(net, Additive())))
         parts.append((f"reverse{i}", Reverse()))

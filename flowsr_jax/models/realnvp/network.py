@@ -60,7 +60,7 @@ def build_scale(config: RealNVPConfig, k: int) -> Chain:
 
 
 def _checkerboard(config, dim, passed):
-    net = RealNVPNet(dim, config.blocks, True, config.compute)
+    net = RealNVPNet(dim, config.blocks, True, config.compute, parent=None)
     changed = "odd" if passed == "even" else "even"
     coupling = CheckerboardCoupling(net, AFFINE, passed)
     return Chain((("coupling", coupling), ("bn_out", BatchNorm(sites=changed))))
@@ -68,7 +68,7 @@ def _checkerboard(config, dim, passed):
 
 def _channels(config, dim, swap):
     """The coupling that changes the last half of the channels, or the first (swap)."""
-    net = RealNVPNet(dim, config.blocks, False, config.compute)
+    net = RealNVPNet(dim, config.blocks, False, config.compute, parent=None)
     step = Chain((("coupling", Coupling(net, AFFINE)), ("bn_out", Part(BatchNorm(), "last"))))
     return Within(Swap(), step) if swap else step
 

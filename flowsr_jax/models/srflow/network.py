@@ -42,7 +42,8 @@ def build_flow(config: SRFlowConfig) -> Chain:
     options = {k: getattr(config.compute, k) for k in ("unroll", "memory", "hoist")}
     levels, splits = [], []
     for level in range(1, config.levels + 1):
-        net = CouplingNet(config.hidden, config.cond_channels(level), config.compute)
+        width = config.cond_channels(level)
+        net = CouplingNet(config.hidden, width, config.compute, parent=None)
         injector = (("injector", Injector(net, affine)),) if config.injector else ()
         step = Chain((*transition.bijectors, *injector, ("coupling", Coupling(net, affine))))
         parts = [("squeeze", Squeeze())]
