@@ -304,7 +304,17 @@ def _traced_init(module, treedef, leaves, key_type):
     key = jax.ShapeDtypeStruct(key_type.shape, key_type.dtype)
     init = jax.make_jaxpr(lambda key: module.lazy_init(key, *args)["params"], return_shape=True)
     jaxpr, shapes = init(key)
-    return jax.extend.core.jaxpr_as_fun(jaxpr), jax.tree.structure(shapes)
+    return jax.extend.core.jaxpr_as_fun(_draws(jaxpr)), jax.tree.structure(shapes)
+
+
+def _draws(closed):
+    """Return the jaxpr without what its results do not need: what is computed with the weights."""
+    needed, kept = set(map(id, closed.jaxpr.outvars)), []
+    for eqn in reversed(closed.jaxpr.eqns):
+        if needed & set(map(id, eqn.outvars)):
+            kept.append(eqn)
+            needed |= set(map(id, eqn.invars))
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=kept[::-1]))
 
 
 def stacked(block: nn.Module, length: int) -> Initializer:
