@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import Compute, conv2d, matmul
-from flowsr_jax.nets.layers import LOGSCALE, ChannelAffine, ZeroConv, normal, zeros
+from flowsr_jax.nets.layers import LOGSCALE, ChannelAffine, ZeroConv, leaf, normal, zeros
 from flowsr_jax.nets.upsampled import Upsampled, conv_parts, dense
 
 Cond = jax.Array | tuple[Upsampled, ...]
@@ -63,12 +63,12 @@ class CouplingNet(nn.Module):
         """Return the raw output; `prepared` is what `prepare` gives of cond."""
         kernel, kernels = normal(0.05), []
         if x is not None:
-            kernels.append(self.param("w_x", kernel, (3, 3, x.shape[-1], self.hidden)))
+            kernels.append(leaf(self, "w_x", kernel, (3, 3, x.shape[-1], self.hidden)))
         if self.cond_channels:
-            kernels.append(self.param("w_cond", kernel, (3, 3, self.cond_channels, self.hidden)))
+            kernels.append(leaf(self, "w_cond", kernel, (3, 3, self.cond_channels, self.hidden)))
             prepared = self.prepare(cond) if prepared is None else prepared
         y = nn.relu(ChannelAffine(name="actnorm1")(self._first(x, prepared, kernels)))
-        w, dtype = self.param("w2", kernel, (self.hidden, self.hidden)), self.compute.operands
+        w, dtype = leaf(self, "w2", kernel, (self.hidden, self.hidden)), self.compute.operands
         y = matmul(y.astype(dtype), w.astype(dtype), self.compute.precision)
         y = nn.relu(ChannelAffine(name="actnorm2")(y))
         return ZeroConv(self.features, self.compute, name="out")(y)
@@ -127,13 +127,13 @@ class PriorNet(nn.Module):
         """Return the raw output; `prepared` is what `prepare` gives of cond."""
         terms = []
         if x is not None:
-            w = self.param("w", zeros, (3, 3, x.shape[-1], self.features))
+            w = leaf(self, "w", zeros, (3, 3, x.shape[-1], self.features))
             terms.append(conv2d(x, w, None, self.compute))
         if self.cond_channels:
-            self.param("w_cond", zeros, (3, 3, self.cond_channels, self.features))
+            leaf(self, "w_cond", zeros, (3, 3, self.cond_channels, self.features))
             terms.append(self.prepare(cond) if prepared is None else prepared)
-        terms.append(self.param("b", zeros, (self.features,)))
-        logs = self.param("logs", zeros, (self.features,))
+        terms.append(leaf(self, "b", zeros, (self.features,)))
+        logs = leaf(self, "logs", zeros, (self.features,))
         return functools.reduce(jnp.add, terms) * jnp.exp(LOGSCALE * logs)
 
     def prepare(self, cond: Cond | None) -> jax.Array | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.nets.conv import Compute, conv2d, matmul
-from flowsr_jax.nets.layers import LOGSCALE, ChannelAffine, ZeroConv, normal, zeros
+from flowsr_jax.nets.layers import LOGSCALE, ChannelAffine, ZeroConv, leaf, normal, zeros
 
 
 def border_map(kernel: jax.Array, h: int, w: int) -> jax.Array:
@@ -51,9 +51,9 @@ class ZeroDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        w = self.param("w", zeros, (x.shape[-1], self.features))
-        b = self.param("b", zeros, (self.features,))
-        return (matmul(x, w) + b) * jnp.exp(LOGSCALE * self.param("logs", zeros, (self.features,)))
+        w = leaf(self, "w", zeros, (x.shape[-1], self.features))
+        b = leaf(self, "b", zeros, (self.features,))
+        return (matmul(x, w) + b) * jnp.exp(LOGSCALE * leaf(self, "logs", zeros, (self.features,)))
 
 
 class GlowNet(nn.Module):
@@ -76,10 +76,10 @@ class GlowNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel, width = normal(0.05), self.hidden
-        w = self.param("w1", kernel, (3, 3, x.shape[-1] + self.border, width))
+        w = leaf(self, "w1", kernel, (3, 3, x.shape[-1] + self.border, width))
         h = bordered_conv(w, x, self.compute)
         h = nn.relu(ChannelAffine(LOGSCALE, name="actnorm1")(h))
-        h = conv2d(h, self.param("w2", kernel, (1, 1, width, width)), None, self.compute)
+        h = conv2d(h, leaf(self, "w2", kernel, (1, 1, width, width)), None, self.compute)
         h = nn.relu(ChannelAffine(LOGSCALE, name="actnorm2")(h))
         out = BorderedZeroConv if self.border else ZeroConv
         return out(self.features, self.compute, name="out")(h)

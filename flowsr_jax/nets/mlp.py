@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import matmul
-from flowsr_jax.nets.layers import Dense, Initializer, uniform, zeros
+from flowsr_jax.nets.layers import Dense, Initializer, leaf, uniform, zeros
 
 
 class _FirstLayer(nn.Module):
@@ -23,12 +23,12 @@ class _FirstLayer(nn.Module):
     def __call__(self, x, cond, prepared):
         terms = []
         if self.cond_channels:
-            w = self.param("w_cond", self.kernel_init, (self.cond_channels, self.width))
+            w = leaf(self, "w_cond", self.kernel_init, (self.cond_channels, self.width))
             terms.append(matmul(cond.astype(jnp.float32), w) if prepared is None else prepared)
         if x is not None:
-            w = self.param("w", self.kernel_init, (x.shape[-1], self.width))
+            w = leaf(self, "w", self.kernel_init, (x.shape[-1], self.width))
             terms.append(matmul(x, w))
-        return sum(terms) + self.param("b", zeros, (self.width,))
+        return sum(terms) + leaf(self, "b", zeros, (self.width,))
 
 
 class MLP(nn.Module):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import Compute, conv2d
-from flowsr_jax.nets.layers import ones, stacked, uniform, zeros
+from flowsr_jax.nets.layers import leaf, ones, stacked, uniform, zeros
 
 EPS = 1e-4
 STATISTICS = ("mean", "var")  # names of what data, not gradients, move
@@ -49,13 +49,13 @@ class WeightNormConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         k, ci = self.kernel_size, x.shape[-1]
         bound = math.sqrt(2.0 / ci)
-        w = self.param("w", uniform(bound), (k, k, ci, self.features))
+        w = leaf(self, "w", uniform(bound), (k, k, ci, self.features))
         w = w * jax.lax.rsqrt(jnp.sum(jnp.square(w), axis=(0, 1, 2)))
         if self.magnitude:
             # The expected norm of w.
-            w = w * self.param("magnitude", _weak(bound * math.sqrt(ci * k * k / 12.0)),
+            w = w * leaf(self, "magnitude", _weak(bound * math.sqrt(ci * k * k / 12.0)),
                                (self.features,))  # fmt: skip
-        b = self.param("b", zeros, (self.features,)) if self.use_bias else None
+        b = leaf(self, "b", zeros, (self.features,)) if self.use_bias else None
         return conv2d(x, w, b, self.compute)
 
 
@@ -78,13 +78,13 @@ class BatchShift(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         c = x.shape[-1:]
-        p = {"mean": self.param("mean", zeros, c), "var": self.param("var", ones, c)}
+        p = {"mean": leaf(self, "mean", zeros, c), "var": leaf(self, "var", ones, c)}
         if train:
             p = batch_statistics(x)
             for name, value in p.items():
                 self.put_variable("params", name, value)
         x = (x - p["mean"]) * jax.lax.rsqrt(p["var"] + EPS)
-        return x + self.param("beta", zeros, c)
+        return x + leaf(self, "beta", zeros, c)
 
 
 class ResidualBlock(nn.Module):
@@ -142,7 +142,7 @@ class RealNVPNet(nn.Module):
         shift, raw = jnp.split(out, 2, axis=-1)
         # The names of the released code, whose L2 penalty takes the first one only.
         name, init = ("rescaling_scale", zeros) if self.checkerboard else ("scale", ones)
-        return jnp.concatenate([shift, self.param(name, init, ()) * jnp.tanh(raw)], axis=-1)
+        return jnp.concatenate([shift, leaf(self, name, init, ()) * jnp.tanh(raw)], axis=-1)
 
     def forward_train(self, x: jax.Array) -> jax.Array:
         """Return the output by the batch's statistics; needs mutable=["params"]."""
