@@ -21,7 +21,7 @@ from flowsr_jax.data.sources import record_writer
 from flowsr_jax.data.sources.crops import corners
 from flowsr_jax.data.sources.record_writer import write_records
 from flowsr_jax.data.transforms import degrade
-from flowsr_jax.files.images import write_png
+from flowsr_jax.files.images import ImageError, write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,6 +60,30 @@ def read(folder, scale=4, min_size=1) -> dict[str, dict]:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_flipped_bit_is_noticed(photos, tmp_path, main):
+    folder, _ = photos
+    out = tmp_path / "out"
+    assert main([str(folder), "-o", str(out), "--crop", "16", "--step", "16"]) == 0
+    whole, rng, noticed = read(out), np.random.default_rng(0), 0
+    for file in sorted(out.iterdir()):
+        before = file.read_bytes()
+        used = np.flatnonzero(np.frombuffer(before, np.uint8))  # the rest of a block is zeros
+        for _ in range(30):
+            data = bytearray(before)
+            data[rng.choice(used)] ^= 1 << int(rng.integers(8))
+            file.write_bytes(data)
+            try:
+                found = read(out)
+            except (ConfigError, ImageError):
+                noticed += 1
+                continue
+            assert found.keys() == whole.keys()
+            for name, example in whole.items():
+                np.testing.assert_array_equal(found[name]["hr"], example["hr"])
+        file.write_bytes(before)
+    assert noticed >= 20
 
 
 class TestCrops:

@@ -275,7 +275,7 @@ def _read_best(folder: str) -> dict[str, Any]:
         with open(folder + BEST, encoding="utf-8") as file:
             best = json.load(file)
         return {"step": int(best["step"]), "phase": best["phase"], "score": float(best["score"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -176,7 +176,7 @@ def _done(folder: Path, plan: dict[str, Any]) -> list[dict[str, Any]]:
             shard = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return shards
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} cannot be read ({error}); delete {folder}") from None
         _check_plan(folder, shard.get("plan"), plan)
         shards.append(shard)

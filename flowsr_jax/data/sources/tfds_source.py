@@ -169,7 +169,7 @@ def _json(folder: Path) -> tuple[str, list[str]]:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         splits = [split["name"] for split in info.get("splits", [])]
         return info.get("fileFormat", "tfrecord"), splits  # old descriptions do not say
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{folder / INFO} cannot be read ({error})") from None
 
 
