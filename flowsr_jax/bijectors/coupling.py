@@ -63,7 +63,7 @@ class Conditioned(Bijector):
         return {"net": networks.init_network(self._net(channels), key, shape[:-1], ci)}
 
     def _net(self, channels: int) -> nn.Module:
-        """The network for x with `channels`."""
+        """Return the network for x with `channels`."""
         _, co = self.widths(channels)
         return networks.with_features(self.net, self.transform.outputs(co))
 
@@ -74,7 +74,7 @@ class Conditioned(Bijector):
         return {"net": networks.prepare(self.net, params["net"], cond, stacked=True)}
 
     def _run(self, params: PyTree, x: Array, cond: PyTree, prepared: PyTree) -> tuple[Array, Any]:
-        """(the network's output, the context that `change` needs)."""
+        """Return (the network's output, the context that `change` needs)."""
         ready = None if prepared is None else prepared["net"]
         # A network that shares nothing between the steps of a scan prepares in each.
         if ready is None:

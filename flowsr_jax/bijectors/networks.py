@@ -126,7 +126,7 @@ def _cond_argument(net: nn.Module, cond: PyTree) -> tuple[PyTree, ...]:
 
 
 def _for(net: nn.Module, cond: PyTree) -> PyTree:
-    """cond as the network takes it."""
+    """Return cond as the network takes it."""
     if getattr(net, "takes_parts", False) or not isinstance(cond, tuple):
         return cond
     return dense(cond) if all(isinstance(part, Upsampled) for part in cond) else cond

@@ -53,7 +53,7 @@ def _make(cls, options, ci, co, rngs):
 
 @functools.lru_cache(maxsize=256)
 def _skeleton(cls, options, ci, co):
-    """(graph definition, structure of the parameters) of the module; nothing is drawn."""
+    """Return (graph definition, structure of the parameters) of the module; nothing is drawn."""
     module = nnx.eval_shape(lambda: _make(cls, options, ci, co, nnx.Rngs(0)))
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     if others := sorted({type(v).__name__ for _, v in nnx.to_flat_state(rest)}):

@@ -60,7 +60,7 @@ class WeightNormConv(nn.Module):
 
 
 def _weak(value: float):
-    """The initialiser of a constant, weakly typed as tests/test_frozen.py keeps it, float32."""
+    """Return the initialiser of a constant, weakly typed as tests/test_frozen.py keeps it."""
 
     def init(key, shape):
         with jax.enable_x64(False):

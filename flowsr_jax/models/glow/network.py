@@ -46,7 +46,7 @@ COUPLINGS = {"additive": Additive(), "affine": Affine(ScaleForm("sigmoid2"))}
 
 
 def build_flow(config: GlowConfig) -> Chain:
-    """The flow as a bijector: image -> latents, finest first, the last not yet whitened."""
+    """Return the bijector: image -> latents, finest first, the last not yet whitened."""
     compute = config.compute
     net = GlowNet(config.hidden, config.border, compute, parent=None)
     step = Chain(
@@ -65,7 +65,7 @@ def build_flow(config: GlowConfig) -> Chain:
 
 
 def top_prior(config: GlowConfig) -> TopPrior:
-    """The bijector that whitens the coarsest latent."""
+    """Return the bijector that whitens the coarsest latent."""
     return TopPrior(config.learn_top, config.classes, config.border)
 
 
@@ -124,17 +124,17 @@ class Glow(nn.Module):
 
 
 def _smallest(config: GlowConfig) -> tuple[int, int, int]:
-    """Shape of the smallest image that all levels can halve."""
+    """Return the shape of the smallest image that all levels can halve."""
     return (config.multiple, config.multiple, config.channels)
 
 
 def top_shape(config: GlowConfig) -> tuple[int, ...]:
-    """Shape of the coarsest latent of the smallest image, without the batch."""
+    """Return the shape of the coarsest latent of the smallest image, without the batch."""
     return latent_shapes(config, (1, *_smallest(config)))[-1][1:]
 
 
 def init(config: GlowConfig, key) -> Params:
-    """Random parameters with the released code's initial values (ActNorm not yet).
+    """Return random parameters with the released code's initial values (ActNorm not yet).
 
     Groups: "flow"; "prior" if the top prior has parameters; "classifier" if there is one.
     """
@@ -149,13 +149,13 @@ def init(config: GlowConfig, key) -> Params:
 
 
 def latent_shapes(config: GlowConfig, shape) -> list[tuple[int, ...]]:
-    """Shapes of the latents of images [B,H,W,C], finest level first."""
+    """Return the shapes of the latents of images [B,H,W,C], finest level first."""
     multiscale = build_flow(config)["multiscale"]
     return [(shape[0], *s) for s in multiscale.output_shape(tuple(shape[1:]))]
 
 
 def forward(params: Params, image, label=None):
-    """`Glow.forward` of parameters."""
+    """Return `Glow.forward` of parameters."""
     return Glow(params.config).apply({"params": params.tree}, image, label, method="forward")
 
 
@@ -176,10 +176,10 @@ def whole_params(params: Params):
 
 
 def inverse(params: Params, latents, label=None):
-    """`Glow.decode` of parameters."""
+    """Return `Glow.decode` of parameters."""
     return Glow(params.config).apply({"params": params.tree}, latents, label, method="decode")
 
 
 def logits(params: Params, top):
-    """`Glow.logits` of parameters."""
+    """Return `Glow.logits` of parameters."""
     return Glow(params.config).apply({"params": params.tree}, top, method="logits")

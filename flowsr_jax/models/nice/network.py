@@ -28,7 +28,7 @@ from flowsr_jax.nets.mlp import MLP
 
 
 def build_flow(config: NICEConfig) -> Chain:
-    """The flow as a bijector: example -> latent [B,D]."""
+    """Return the flow as a bijector: example -> latent [B,D]."""
     parts: list[tuple[str, Bijector]] = [("pixels", pixels(*RANGES[config.range]))]
     parts.append(("flatten", Flatten(config.shape)))
     if config.tile:
@@ -41,33 +41,33 @@ def build_flow(config: NICEConfig) -> Chain:
 
 
 def init(config: NICEConfig, key) -> Params:
-    """Random parameters with the released code's initial values; one group, "flow"."""
+    """Return random parameters with the released code's initial values; one group, "flow"."""
     return Params({"flow": build_flow(config).init(key, config.shape)}, config)
 
 
 def latent_shapes(config: NICEConfig, shape) -> list[tuple[int, ...]]:
-    """[[B, D]] for examples of `shape` [B,...]."""
+    """Return [[B, D]] for examples of `shape` [B,...]."""
     return [(shape[0], config.dims)]
 
 
 def logistic_log_prob(z):
-    """Standard logistic log-density: [B, ...] -> [B]."""
+    """Return the standard logistic log-density: [B, ...] -> [B]."""
     return -sum_event(jax.nn.softplus(z) + jax.nn.softplus(-z))
 
 
 def logistic_from_uniform(u):
-    """The standard logistic quantile log u - log(1 - u)."""
+    """Return the standard logistic quantile log u - log(1 - u)."""
     return jnp.log(u) - jnp.log1p(-u)
 
 
 def prior_log_prob(config: NICEConfig, z):
-    """log-density of the latent under the prior: [B,D] -> [B]."""
+    """Return the log-density of the latent under the prior: [B,D] -> [B]."""
     density = {"logistic": logistic_log_prob, "gaussian": standard_normal_log_prob}
     return density[config.prior](z)
 
 
 def draw(config: NICEConfig, key, shape):
-    """A latent of the prior."""
+    """Return a latent of the prior."""
     if config.prior == "gaussian":
         return jax.random.normal(key, shape, jnp.float32)
     tiny = jnp.finfo(jnp.float32).tiny  # log 0 is not drawn
@@ -98,10 +98,10 @@ class NICE(nn.Module):
 
 
 def forward(params: Params, image, label=None):
-    """`NICE.encode` of parameters; there are no labels."""
+    """Return `NICE.encode` of parameters; there are no labels."""
     return NICE(params.config).apply({"params": params.tree}, image, method="encode")
 
 
 def inverse(params: Params, latents, label=None):
-    """`NICE.decode` of parameters; there are no labels."""
+    """Return `NICE.decode` of parameters; there are no labels."""
     return NICE(params.config).apply({"params": params.tree}, latents, method="decode")

@@ -34,7 +34,7 @@ AFFINE = Affine(ScaleForm("exp"), layout="half", shift_first=True)
 
 
 def build_flow(config: RealNVPConfig) -> Chain:
-    """The flow as a bijector: image -> one latent of the image's shape."""
+    """Return the flow as a bijector: image -> one latent of the image's shape."""
     parts: list[tuple[str, Bijector]] = [("pixels", pixels())]
     if config.width:
         parts.append(("logit", Logit(config.low, config.width)))
@@ -42,7 +42,7 @@ def build_flow(config: RealNVPConfig) -> Chain:
 
 
 def build_scale(config: RealNVPConfig, k: int) -> Chain:
-    """The flow from scale k on: checkerboards, channels, then half of the pixels goes on."""
+    """Return the flow from scale k on: checkerboards, channels, then half of the pixels goes on."""
     dim = config.dim * 2**k
     last = k == config.scales - 1
     checkers = [
@@ -67,14 +67,14 @@ def _checkerboard(config, dim, passed):
 
 
 def _channels(config, dim, swap):
-    """The coupling that changes the last half of the channels, or the first (swap)."""
+    """Return the coupling that changes the last half of the channels, or the first (swap)."""
     net = RealNVPNet(dim, config.blocks, False, config.compute, parent=None)
     step = Chain((("coupling", Coupling(net, AFFINE)), ("bn_out", Part(BatchNorm(), "last"))))
     return Within(Swap(), step) if swap else step
 
 
 def split_statistics(tree):
-    """(weights, moving statistics): two trees of dicts from one, by the names of leaves."""
+    """Return (weights, moving statistics): two trees of dicts from one, by the names of leaves."""
     weights, statistics = {}, {}
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -88,7 +88,7 @@ def split_statistics(tree):
 
 
 def merge(weights, statistics):
-    """The inverse of `split_statistics`."""
+    """Return one tree of two: the inverse of `split_statistics`."""
     merged = dict(weights)
     for name, value in statistics.items():
         inside = isinstance(value, dict) and name in merged
@@ -133,7 +133,7 @@ def init_groups(config: RealNVPConfig, key):
 
 
 def init(config: RealNVPConfig, key) -> Params:
-    """Random parameters with the released code's initial values; moving variances are 1.
+    """Return random parameters with the released code's initial values; moving variances are 1.
 
     Groups: "flow", and "statistics" (the moving ones), which no optimiser should train.
     """
@@ -142,7 +142,7 @@ def init(config: RealNVPConfig, key) -> Params:
 
 
 def init_state(config: RealNVPConfig):
-    """{"statistics": initial moving statistics}, as `init` gives them."""
+    """Return {"statistics": initial moving statistics}, as `init` gives them."""
     shapes = jax.eval_shape(lambda key: init(config, key)["statistics"], jax.random.key(0))
     return {
         "statistics": jax.tree_util.tree_map_with_path(
@@ -152,32 +152,32 @@ def init_state(config: RealNVPConfig):
 
 
 def latent_shapes(config: RealNVPConfig, shape) -> list[tuple[int, ...]]:
-    """[the shape of the images]."""
+    """Return [the shape of the images]."""
     return [tuple(shape)]
 
 
 def flow_params(params: Params):
-    """Parameters of `build_flow`: weights and moving statistics together."""
+    """Return the parameters of `build_flow`: weights and moving statistics together."""
     return merge(params["flow"], params["statistics"])
 
 
 def forward(params: Params, image, label=None):
-    """`RealNVP.encode` of parameters; there are no labels."""
+    """Return `RealNVP.encode` of parameters; there are no labels."""
     return RealNVP(params.config).apply({"params": params.tree}, image, method="encode")
 
 
 def inverse(params: Params, latents, label=None):
-    """`RealNVP.decode` of parameters; there are no labels."""
+    """Return `RealNVP.decode` of parameters; there are no labels."""
     return RealNVP(params.config).apply({"params": params.tree}, latents, method="decode")
 
 
 def forward_train(params: Params, image):
-    """(latent, log p(image) [B], the batch's statistics), by the batch's statistics."""
+    """Return (latent, log p(image) [B], the batch's statistics), by the batch's statistics."""
     used, z, logdet = build_flow(params.config).forward_train(flow_params(params), image)
     return z, logdet + standard_normal_log_prob(z), split_statistics(used)[1]
 
 
 def move_statistics(config: RealNVPConfig, moving, used):
-    """moving - momentum * (moving - used), leaf by leaf; no gradient."""
+    """Return moving - momentum * (moving - used), leaf by leaf; no gradient."""
     used = jax.lax.stop_gradient(used)
     return jax.tree.map(lambda m, b: m - config.momentum * (m - b), moving, used)

@@ -35,7 +35,7 @@ from flowsr_jax.nets.upsampled import Upsampled, dense
 
 
 def build_flow(config: SRFlowConfig) -> Chain:
-    """The flow as a bijector HR image -> list of latents, finest level first."""
+    """Return the flow as a bijector HR image -> list of latents, finest level first."""
     scale_form = ScaleForm(config.scale_form, config.scale_clamp, config.affine_eps)
     affine = Affine(scale_form, layout="cross", shift_first=True)
     transition = Chain((("actnorm", ActNorm()), ("conv1x1", Conv1x1())))
@@ -161,7 +161,7 @@ def unused(config: SRFlowConfig):
 
 
 def init(config: SRFlowConfig, key) -> Params:
-    """Random parameters with the released code's initial values (ActNorm not yet).
+    """Return random parameters with the released code's initial values (ActNorm not yet).
 
     Part by part: `SRFlow(config).init` would evaluate the whole flow.
     """
@@ -187,7 +187,7 @@ def _noise_plane(config: SRFlowConfig, x, sigma):
 
 
 def latent_shapes(config: SRFlowConfig, lr_shape) -> list[tuple[int, ...]]:
-    """Shapes [B, ...] of the latents of an LR batch [B,h,w,3], finest level first."""
+    """Return the shapes [B, ...] of the latents of an LR batch [B,h,w,3], finest level first."""
     b, h, w, _ = lr_shape
     flow = build_flow(config)["multiscale"]
     return [(b, *s) for s in flow.output_shape((h * config.scale, w * config.scale, 3))]
