@@ -30,8 +30,10 @@ __version__ = "0.1.0"
 # Imported on first use: who only samples does not pay for the data pipeline.
 _LAZY = {
     "Metric": "flowsr_jax.metrics.columns",
+    "NetworkConfig": "flowsr_jax.nets.choice",
     "SourceKind": "flowsr_jax.data.config",
     "register_metric": "flowsr_jax.metrics.columns",
+    "register_network": "flowsr_jax.nets.choice",
     "register_source": "flowsr_jax.data.config",
     "regression_family": "flowsr_jax.models.regression",
 }
@@ -44,8 +46,10 @@ def __getattr__(name: str):
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'flowsr_jax' has no attribute {name!r}")
 
+
 __all__ = [
     "Metric",
+    "NetworkConfig",
     "NonFiniteWarning",
     "Params",
     "SourceKind",
@@ -61,6 +65,7 @@ __all__ = [
     "predict_noise",
     "register_family",
     "register_metric",
+    "register_network",
     "register_source",
     "regression_family",
     "sample",

@@ -15,6 +15,7 @@ from flowsr_jax.config import (
     check_ranges,
     choice,
 )
+from flowsr_jax.nets.choice import NetworkConfig
 from flowsr_jax.nets.conv import Compute
 
 PERMUTATIONS = ("conv1x1", "conv1x1_plu", "shuffle", "reverse")
@@ -39,6 +40,7 @@ class GlowConfig:
       border: 3x3 convolutions see a channel that is 1 on the padding (the released code).
       channels: of the images.
       size: side of the images that `sample` draws by default.
+      network: the network of the couplings, by its name; None is the released one.
       temperature: default temperature of `sample`.
       compute: precision and form of the networks.
     """
@@ -57,6 +59,7 @@ class GlowConfig:
     border: bool = True
     channels: Width = 3
     size: Width = 32
+    network: NetworkConfig | None = None
     temperature: NotNegative = 0.7
     compute: Compute = Compute()
 

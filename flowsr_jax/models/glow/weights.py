@@ -32,10 +32,12 @@ def tf_rules(config: GlowConfig) -> list[Rule]:
     """Return one rule per variable (K steps of a level together).
 
     Raises:
-      ConfigError: a model without `border`, which has no released form.
+      ConfigError: a model without `border`, or with a network of its own: no released form.
     """
     if not config.border:
         raise ConfigError("a Glow with border = False has no released form")
+    if config.network is not None:
+        raise ConfigError(f"a Glow with network = {config.network.name!r} has no released form")
     rules: list[Rule] = []
     for level in range(config.levels):
         base = ("flow", "multiscale", f"level{level + 1}")

@@ -8,6 +8,7 @@ from typing import ClassVar
 from flowsr_jax.config import ConfigError, Depth, NotNegative, Positive, Width, check_ranges, choice
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
+from flowsr_jax.nets.choice import NetworkConfig
 from flowsr_jax.nets.conv import Compute
 
 DOWN = ("haar", "haar_first", "learned", "color")
@@ -28,6 +29,7 @@ class IRNConfig:
         then one stage), "learned" (one learned matrix per block of pixels), "color"
         (a learned colour transform, scale 1); None is the official one for the scale.
       growth: growth of the dense blocks.
+      network: the network of the blocks, by its name; None is the dense block.
       clamp: bound of the log-scales.
       temperature: standard deviation of z in training and the default of `sample`; None
         is the official one: 1, and 0 for IRN-Color.
@@ -42,6 +44,7 @@ class IRNConfig:
     blocks: tuple[Depth, ...] | None = None
     down: str | None = None
     growth: Width = 32
+    network: NetworkConfig | None = None
     clamp: Positive = 1.0
     temperature: NotNegative | None = None
     restorer: RestorerConfig | None = None

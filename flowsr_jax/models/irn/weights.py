@@ -49,7 +49,13 @@ def operations(config: IRNConfig) -> list[tuple[str, int, int]]:
 
 
 def irn_rules(config: IRNConfig) -> list[Rule]:
-    """Return rules of the generator, and of the restorer where there is one."""
+    """Return rules of the generator, and of the restorer where there is one.
+
+    Raises:
+      ConfigError: a network of its own, which has no official form.
+    """
+    if config.network is not None:
+        raise ConfigError(f"an IRN with network = {config.network.name!r} has no official form")
     rules = []
     for name, index, count in operations(config):
         if name.startswith("down"):

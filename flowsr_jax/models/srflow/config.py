@@ -19,6 +19,7 @@ from flowsr_jax.config import (
     choice,
 )
 from flowsr_jax.models.rrdb.config import RRDBConfig
+from flowsr_jax.nets.choice import NetworkConfig
 from flowsr_jax.nets.conv import Compute
 
 
@@ -50,6 +51,7 @@ class SRFlowConfig:
         takes it away again.
       injector: affine injectors; False is the paper's ablation (the released code has no
         such option), in which the couplings alone see the conditioning.
+      network: the network of couplings and injectors, by its name; None is the released one.
       temperature: default temperature of `sample`.
       official_extras: carry the released files' unused tensors for export.
       compute: precision and form of the flow's networks.
@@ -71,6 +73,7 @@ class SRFlowConfig:
     told_noise: NotNegative = 0.0
     draw_noise: NotNegative = 0.0
     injector: bool = True
+    network: NetworkConfig | None = None
     temperature: NotNegative = 0.9
     official_extras: bool = False
     compute: Compute = Compute()

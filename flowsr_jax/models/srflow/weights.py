@@ -59,6 +59,7 @@ def srflow_rules(config: SRFlowConfig) -> list[Rule]:
         "shift_by_encoder": config.shift_by_encoder,
         "condition_on_estimate": config.condition_on_estimate,
         "injector": not config.injector,
+        "network": config.network is not None,
         "conditional_prior": config.conditional_prior,
         "told_noise": config.told_noise > 0,
     }
