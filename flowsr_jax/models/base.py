@@ -220,7 +220,10 @@ class Family:
                 )
             return
         if lr is None:
-            raise TypeError(f"{self.name} draws HR images of LR images: lr must not be None")
+            raise ValueError(
+                f"{self.name} draws HR images of LR images: lr must be "
+                f"[B,h,w,{self.lr_channels(config)}], got None"
+            )
         check_lr(lr, self.lr_channels(config), self.multiple(config))
 
 
