@@ -33,6 +33,7 @@ from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.unconditional import pixels
+from flowsr_jax.nets.choice import build_network
 from flowsr_jax.nets.glow_net import GlowNet, ZeroDense
 from flowsr_jax.nets.layers import LOGSCALE, Tree, init_params
 
@@ -48,7 +49,10 @@ COUPLINGS = {"additive": Additive(), "affine": Affine(ScaleForm("sigmoid2"))}
 def build_flow(config: GlowConfig) -> Chain:
     """Return the bijector: image -> latents, finest first, the last not yet whitened."""
     compute = config.compute
-    net = GlowNet(config.hidden, config.border, compute, parent=None)
+    if config.network is None:
+        net = GlowNet(config.hidden, config.border, compute, parent=None)
+    else:
+        net = build_network(config.network, compute=compute)
     step = Chain(
         (
             ("actnorm", ActNorm(LOGSCALE)),

@@ -14,6 +14,7 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.irn.compression import init_restorer
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import init_discriminator
+from flowsr_jax.nets.choice import build_network
 from flowsr_jax.nets.dense_block import DenseBlock
 from flowsr_jax.nets.discriminator import Discriminator
 from flowsr_jax.nets.layers import Tree
@@ -33,7 +34,10 @@ def build_flow(config: IRNConfig) -> Chain:
         "learned": [ConvDown(config.scale)],
         "color": [Conv1x1()],
     }[config.form]
-    net = DenseBlock(config.growth, config.compute, parent=None)
+    if config.network is None:
+        net = DenseBlock(config.growth, config.compute, parent=None)
+    else:
+        net = build_network(config.network, compute=config.compute)
     block = InvertibleBlock(net, config.channels, ScaleForm("sigmoid", config.clamp))
     options = {"unroll": config.compute.unroll, "memory": config.compute.memory}
     stages = [

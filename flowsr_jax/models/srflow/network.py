@@ -28,6 +28,7 @@ from flowsr_jax.bijectors import (
 from flowsr_jax.math.gaussian import standard_normal_log_prob
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.srflow.config import SRFlowConfig
+from flowsr_jax.nets.choice import build_network
 from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.layers import Tree, half_size
 from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
@@ -43,7 +44,10 @@ def build_flow(config: SRFlowConfig) -> Chain:
     levels, splits = [], []
     for level in range(1, config.levels + 1):
         width = config.cond_channels(level)
-        net = CouplingNet(config.hidden, width, config.compute, parent=None)
+        if config.network is None:
+            net = CouplingNet(config.hidden, width, config.compute, parent=None)
+        else:
+            net = build_network(config.network, cond_channels=width, compute=config.compute)
         injector = (("injector", Injector(net, affine)),) if config.injector else ()
         step = Chain((*transition.bijectors, *injector, ("coupling", Coupling(net, affine))))
         parts = [("squeeze", Squeeze())]
