@@ -155,6 +155,14 @@ def test_init_params_draws_what_lazy_init_draws():
     )
 
 
+def test_init_params_evaluates_the_draws_alone():
+    block = layers.Conv(6)  # its form is a branch by platform, which is slow to evaluate
+    jaxpr = jax.make_jaxpr(lambda key: layers.init_params(block, key, X))(jax.random.key(0))
+    names = {eqn.primitive.name for eqn in jaxpr.eqns}
+    assert not names & {"cond", "platform_index", "conv_general_dilated", "dot_general"}
+    assert "random_fold_in" in names or "jit" in names or "pjit" in names
+
+
 @pytest.mark.parametrize("memory", ["store", "remat"])
 def test_stacked_blocks_run_one_after_the_other(memory):
     block, key = Block(3), jax.random.key(6)

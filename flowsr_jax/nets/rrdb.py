@@ -20,6 +20,7 @@ from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import (
     Conv,
     Tree,
+    init_params,
     kaiming,
     leaky_relu,
     pixel_shuffle,
@@ -148,7 +149,7 @@ class RRDBEncoder(nn.Module):
 def init_rrdb(key, config):
     """Return initial parameters of the encoder: PyTorch's, and Kaiming times 0.1 in blocks."""
     lr = jax.ShapeDtypeStruct((1, 8, 8, config.in_channels), jnp.float32)
-    return RRDBEncoder(config).lazy_init(key, lr)["params"]
+    return init_params(RRDBEncoder(config), key, lr)
 
 
 class Restorer(nn.Module):

@@ -16,6 +16,7 @@ from flowsr_jax.config import ConfigError, Depth, Width, check_ranges, choice
 from flowsr_jax.math.jpeg import diff_jpeg, jpeg_codec
 from flowsr_jax.math.jpeg_like import jpeg_like
 from flowsr_jax.nets.conv import Compute
+from flowsr_jax.nets.layers import init_params
 from flowsr_jax.nets.rrdb import Restorer
 
 
@@ -38,7 +39,7 @@ class RestorerConfig:
 def init_restorer(key, config: RestorerConfig):
     """Return parameters; every block starts as the identity (its last convolution is zero)."""
     lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    return Restorer(config.nf, config.gc, config.nb).lazy_init(key, lr)["params"]
+    return init_params(Restorer(config.nf, config.gc, config.nb), key, lr)
 
 
 def restore(params, lr, config: RestorerConfig, compute: Compute):

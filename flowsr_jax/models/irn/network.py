@@ -15,6 +15,7 @@ from flowsr_jax.models.irn.compression import init_restorer
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import init_discriminator
 from flowsr_jax.nets.choice import build_network
+from flowsr_jax.nets.conv import PLAIN
 from flowsr_jax.nets.dense_block import DenseBlock
 from flowsr_jax.nets.discriminator import Discriminator
 from flowsr_jax.nets.layers import Tree
@@ -129,7 +130,7 @@ def init(config: IRNConfig, key) -> Params:
         tree["discriminator"] = init_discriminator(keys[2], config.discriminator)
     if config.features:
         image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-        tree["features"] = VGG19().lazy_init(keys[2], image)["params"]
+        tree["features"] = VGG19(PLAIN).lazy_init(keys[2], image)["params"]
     return Params(tree, config)
 
 

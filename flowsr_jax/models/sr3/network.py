@@ -5,6 +5,8 @@ Exact numerics: docs/papers/sr3.md.
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.condition import condition
 from flowsr_jax.models.sr3.config import SR3Config
+from flowsr_jax.nets.conv import PLAIN
 from flowsr_jax.nets.embedding import ClassEmbedding, LevelEmbedding
 from flowsr_jax.nets.unet import UNet
 
@@ -70,7 +73,9 @@ def init(config: SR3Config, key) -> Params:
     unet, side = config.unet, config.unet.multiple
     x = jax.ShapeDtypeStruct((1, side, side, unet.image_channels), jnp.float32)
     level, cond = jax.ShapeDtypeStruct((1,), jnp.float32), x if unet.cond_channels else None
-    return Params(SR3(config).lazy_init(key, x, level, cond)["params"], config)
+    # The form of convolutions does not matter to parameters; the plain one is traced fastest.
+    plain = SR3(dataclasses.replace(config, unet=dataclasses.replace(unet, compute=PLAIN)))
+    return Params(plain.lazy_init(key, x, level, cond)["params"], config)
 
 
 def network_levels(config: SR3Config, gamma: np.ndarray) -> np.ndarray:
