@@ -1,4 +1,4 @@
-"""Networks of bijectors: stock Flax modules, nnx modules, and bijectors as modules."""
+"""Networks of bijectors: stock Flax modules and nnx modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -24,8 +23,6 @@ from flowsr_jax.bijectors import (
     ScaleForm,
     Scan,
 )
-from flowsr_jax.math.gaussian import standard_normal_log_prob
-from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.from_nnx import FromNNX
 from flowsr_jax.nets.mlp import MLP
 from flowsr_jax.nets.upsampled import Upsampled, dense
@@ -184,58 +181,3 @@ def test_a_network_made_inside_a_running_module_needs_no_parent():
     assert set(variables["params"]["prior"]["flow"]["net"]) == {"layer0", "layer1"}
     y, logdet = model.apply(variables, x)
     assert y.shape == (2, 4) and logdet.shape == (2,)
-
-
-def test_a_flow_is_a_module():
-    bijector = Scan(_step(Coupling(CouplingNet(4, 2), BOUNDED)), 2)
-    flow, x = Flow(bijector, (2, 2, 4)), jax.random.normal(jax.random.key(1), (3, 2, 2, 4))
-    cond = jnp.ones((3, 2, 2, 2))
-    variables = flow.init(jax.random.key(0), x, cond)
-    wanted = jax.eval_shape(lambda: bijector.init(jax.random.key(0), (2, 2, 4)))
-    assert jax.tree.map(jnp.shape, variables["params"]["flow"]) == jax.tree.map(jnp.shape, wanted)
-    (y, logdet), new = flow.apply(variables, x, cond, method="init_from_data", mutable=["params"])
-    again, logdet_again = flow.apply(new, x, cond)
-    np.testing.assert_allclose(again, y, atol=1e-5)
-    np.testing.assert_allclose(logdet_again, logdet, atol=1e-4)
-    back, _ = flow.apply(new, y, cond, method="inverse")
-    np.testing.assert_allclose(back, x, atol=1e-5)
-    assert "flow" in flow.tabulate(jax.random.key(0), x, cond, console_kwargs={"width": 200})
-
-
-class Autoencoder(nn.Module):
-    """A variational autoencoder with a flow as its prior."""
-
-    @nn.compact
-    def __call__(self, x, key):
-        mean, logs = jnp.split(nn.Dense(4)(nn.tanh(nn.Dense(8)(x))), 2, axis=-1)
-        noise = jax.random.normal(key, mean.shape)
-        net = MLP(8, 1, None, parent=None)
-        z = mean + jnp.exp(logs) * noise
-        prior = Scan(_step(Coupling(net, BOUNDED)), 2)
-        latent, logdet = Flow(prior, (2,), name="prior")(z)
-        error = jnp.sum(jnp.square(x - nn.Dense(x.shape[-1])(nn.tanh(nn.Dense(8)(z)))), axis=-1)
-        entropy = jnp.sum(logs, axis=-1)
-        return jnp.mean(error - entropy - logdet - standard_normal_log_prob(latent))
-
-
-def test_a_flow_is_the_prior_of_an_autoencoder():
-    x = jax.random.normal(jax.random.key(1), (64, 2)) @ jnp.ones((2, 6))
-    model, optimizer = Autoencoder(), optax.adam(1e-2)
-    variables = model.init(jax.random.key(0), x, jax.random.key(2))
-
-    @jax.jit
-    def step(variables, state, key):
-        loss, grads = jax.value_and_grad(model.apply)(variables, x, key)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(variables, updates), state, loss
-
-    state, losses, start = optimizer.init(variables), [], variables
-    for key in jax.random.split(jax.random.key(3), 30):
-        variables, state, loss = step(variables, state, key)
-        losses.append(float(loss))
-    assert losses[-1] < 0.8 * losses[0]
-    moved_by = jax.tree.map(
-        lambda a, b: float(jnp.max(jnp.abs(a - b))),
-        variables["params"]["prior"], start["params"]["prior"],
-    )  # fmt: skip
-    assert min(jax.tree.leaves(moved_by)) > 0
