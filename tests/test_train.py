@@ -34,8 +34,6 @@ from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import Interrupted, TrainingDiverged, train_and_evaluate
 from flowsr_jax.train.progress import MetricsFile
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parent.parent
 GROUPS = [{"name": "a", "lr": 1e-2}, {"name": "b", "lr": 1e-2}]
 
