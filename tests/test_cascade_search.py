@@ -66,7 +66,7 @@ def test_every_stage_enlarges_the_one_before(stages):
     assert alone.shape == out.shape
     with pytest.raises(ValueError, match="2 stages with options for 1"):
         sample_cascade(stages, KEY, options=options[:1])
-    with pytest.raises(TypeError, match="lr must not be None"):
+    with pytest.raises(ValueError, match="lr must be"):
         sample_cascade(stages[::-1], KEY)
 
 
