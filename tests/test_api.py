@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from flowsr_jax.config import ConfigError, from_dict, to_dict
 from flowsr_jax.models import get_family
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
+from flowsr_jax.models.srflow import sample as srflow_sample
 from flowsr_jax.models.srflow.losses import add_noise, nll_loss
 from flowsr_jax.nets.conv import Compute
 
@@ -105,13 +107,25 @@ def test_sample_shapes_keys_and_temperature(tiny, pair):
     np.testing.assert_allclose(cold[0], flowsr_jax.decode(tiny, zeros, lr), atol=1e-5)
 
 
-def test_temperature_is_traced_once(tiny, pair):
+@pytest.fixture
+def at_most(monkeypatch):
+    """A function of n: SRFlow's sampler may be traced n times from now on."""
+
+    def limit(n):
+        chex.clear_trace_counter()
+        counted = chex.assert_max_traces(srflow_sample._sample.__wrapped__, n)
+        monkeypatch.setattr(srflow_sample, "_sample", jax.jit(counted, static_argnums=(6, 7)))
+
+    return limit
+
+
+def test_temperature_is_traced_once(tiny, pair, at_most):
     _, lr = pair
-    sample = get_family("srflow").sample
-    before = sample._cache_size()
+    at_most(1)
     for temperature in (0.1, 0.2, 0.3):
         flowsr_jax.sample(tiny, lr, jax.random.key(0), temperature=temperature, num_samples=5)
-    assert sample._cache_size() == before + 1
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        flowsr_jax.sample(tiny, lr, jax.random.key(0), num_samples=4)
 
 
 def test_jit_vmap_and_grad(tiny, pair):
@@ -251,14 +265,13 @@ BAD_INPUTS = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
-def test_bad_sample_inputs(name, tiny, pair):
+def test_bad_sample_inputs(name, tiny, pair, at_most):
     change, error, message = BAD_INPUTS[name]
     kwargs = {"params": tiny, "lr": pair[1], "key": jax.random.key(0)} | change(pair[1])
-    before = get_family("srflow").sample._cache_size()
+    at_most(0)  # nothing is compiled
     with pytest.raises(error, match=message) as caught:
         flowsr_jax.sample(**kwargs)
     print(f"{name}: {caught.value}")
-    assert get_family("srflow").sample._cache_size() == before  # nothing was compiled
 
 
 def test_bad_pairs_and_latents(tiny, pair):
