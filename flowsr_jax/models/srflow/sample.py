@@ -126,6 +126,12 @@ def encoder_image(params, lr, key=None):
     return encoder_apply(params["encoder"], lr, params.config.encoder)
 
 
+@jax.jit
+def _view(params, lr, key, *, temperature):
+    # Jitted: views of all temperatures share one program.
+    return sample(params, lr, key, temperature=temperature)
+
+
 def views(config, loss):
     views = [View("RRDB", encoder_image)]
     if loss != "l1":
@@ -133,7 +139,7 @@ def views(config, loss):
             views.append(
                 View(
                     f"T={temperature:g}",
-                    functools.partial(sample, temperature=temperature),
+                    functools.partial(_view, temperature=temperature),
                     stochastic=temperature > 0,
                 )
             )
