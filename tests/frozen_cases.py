@@ -1,7 +1,7 @@
 """Small models of every family, whose parameter trees and programs test_frozen.py holds fixed.
 
 Run as a script it writes tests/data/frozen.json anew: only after a change that is meant to
-change parameters or programs.
+change parameters or programs.  With "print" it prints the programs as JSON.
 """
 
 from __future__ import annotations
@@ -208,4 +208,7 @@ def main(*cases: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:] == ["print"]:
+        print(json.dumps({case: programs(case) for case in CASES}))
+    else:
+        main(*sys.argv[1:])

@@ -116,7 +116,7 @@ def load(path: str | os.PathLike) -> Params:
     family = get_family(record["family"])
     try:
         expected = jax.eval_shape(lambda key: family.init(config, key), jax.random.key(0))
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise WeightsFileError(f"{folder / CONFIG}: describes no model ({reason})") from None
     names = _named(expected)
