@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from flowsr_jax.bijectors.invertibility import InvertibilityReport
 from flowsr_jax.io import torch_file, weights
 from flowsr_jax.io.torch_write import to_torch
 from flowsr_jax.math import gaussian
+from flowsr_jax.math.arrays import is_traced
 from flowsr_jax.models import Params, family_of, kind_of, verb
+from flowsr_jax.models.base import Family
 from flowsr_jax.models.importer import import_weights
 from flowsr_jax.models.inputs import check_key, check_pair, check_temperature
+from flowsr_jax.types import AnyArray, Array
+
+Path = str | os.PathLike[str]
 
 
 class NonFiniteWarning(RuntimeWarning):
     """A drawn image holds non-finite pixels (a flow that explodes)."""
 
 
-def load(path) -> Params:
+def load(path: Path) -> Params:
     """Load parameters from a folder written by `save`, or from a run's work directory.
 
     "demo" is the small SRFlow 4x in the package, unless there is a path of that name.
@@ -37,12 +46,14 @@ def load(path) -> Params:
     return weights.load(path)
 
 
-def save(params: Params, path) -> None:
+def save(params: Params, path: Path) -> None:
     """Write parameters and their config to a folder (safetensors and JSON), atomically."""
     weights.save(params, path)
 
 
-def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params:
+def from_torch(
+    path_or_mapping: Path | Mapping[str, AnyArray], model: str | None = None, **overrides: Any
+) -> Params:
     """Return parameters from official weights, without PyTorch.
 
     Args:
@@ -70,14 +81,20 @@ def from_torch(path_or_mapping, model: str | None = None, **overrides) -> Params
     return imported.params
 
 
-def read_model(path) -> Params:
+def read_model(path: Path) -> Params:
     """Return what the commands take as MODEL: `load`'s paths, or a file for `from_torch`."""
     return from_torch(path) if os.path.isfile(path) else load(path)
 
 
 def sample(
-    params: Params, lr, key, *, temperature=None, num_samples: int | None = None, **options
-) -> jax.Array:
+    params: Params,
+    lr: AnyArray | None,
+    key: Array | None,
+    *,
+    temperature: ArrayLike | None = None,
+    num_samples: int | None = None,
+    **options: Any,
+) -> Array:
     """Draw super-resolved images.
 
     Args:
@@ -120,7 +137,7 @@ def sample(
     out = family.sample(
         params, lr, key, temperature=temperature, num_samples=num_samples, **options
     )
-    if not isinstance(out, jax.core.Tracer):
+    if not is_traced(out):
         bad = int(jnp.sum(~jnp.isfinite(out)))
         if bad:
             warnings.warn(
@@ -132,7 +149,9 @@ def sample(
     return out
 
 
-def encode(params: Params, hr, lr=None, **options) -> tuple[list[jax.Array], jax.Array | None]:
+def encode(
+    params: Params, hr: AnyArray, lr: AnyArray | None = None, **options: Any
+) -> tuple[list[Array], Array | None]:
     """Return the exact latents of an HR image and its log-likelihood.
 
     Args:
@@ -147,11 +166,13 @@ def encode(params: Params, hr, lr=None, **options) -> tuple[list[jax.Array], jax
       noise is added.
     """
     encode_fn = verb(params, "encode")
-    hr, lr = _check_pair(params, hr, lr)
-    return encode_fn(params, hr, **lr, **options)
+    hr, given = _check_pair(params, hr, lr)
+    return encode_fn(params, hr, **given, **options)
 
 
-def decode(params: Params, latents, lr=None, **options) -> jax.Array:
+def decode(
+    params: Params, latents: Sequence[AnyArray], lr: AnyArray | None = None, **options: Any
+) -> Array:
     """Return the image of latents (finest level first) and LR, not clipped: `encode` inverted."""
     decode_fn = verb(params, "decode")
     family = family_of(params)
@@ -159,7 +180,8 @@ def decode(params: Params, latents, lr=None, **options) -> jax.Array:
         _refuse_lr(family, lr)
         return decode_fn(params, latents, **options)
     family.check_lr(params.config, lr)
-    shapes = [tuple(s) for s in family.latent_shapes(params.config, lr.shape)]
+    assert lr is not None  # or `check_lr` has raised
+    shapes = [tuple(s) for s in verb(params, "latent_shapes")(params.config, lr.shape)]
     got = [tuple(getattr(z, "shape", ())) for z in latents]
     if got != shapes:
         raise ValueError(
@@ -170,7 +192,13 @@ def decode(params: Params, latents, lr=None, **options) -> jax.Array:
     return decode_fn(params, latents, jnp.asarray(lr, jnp.float32), **options)
 
 
-def bits_per_dim(params: Params, hr, lr=None, key=None, **options) -> jax.Array:
+def bits_per_dim(
+    params: Params,
+    hr: AnyArray,
+    lr: AnyArray | None = None,
+    key: Array | None = None,
+    **options: Any,
+) -> Array:
     """Return the negative log-likelihood of 8-bit images, in bits per dimension [B].
 
     -log p(hr | lr) / (ln 2 * H * W * 3) + log2(255): the density at the image times the
@@ -185,19 +213,19 @@ def bits_per_dim(params: Params, hr, lr=None, key=None, **options) -> jax.Array:
     family = family_of(params)
     if not family.likelihood:
         raise ValueError(f"family {family.name!r} has no likelihood, so no bits per dimension")
-    hr, lr = _check_pair(params, hr, lr)
+    hr, given = _check_pair(params, hr, lr)
     if key is not None:
         check_key(key)
     if family.bits_per_dim is not None:
-        return family.bits_per_dim(params, hr, key=key, **lr, **options)
+        return family.bits_per_dim(params, hr, key=key, **given, **options)
     if key is not None:
         hr = hr + (jax.random.uniform(key, hr.shape, jnp.float32) - 0.5) / 255.0
-    _, log_prob = encode_fn(params, hr, **lr, **options)
+    _, log_prob = encode_fn(params, hr, **given, **options)
     dims = hr.shape[1] * hr.shape[2] * hr.shape[3]
     return gaussian.bits_per_dim(log_prob, dims)
 
 
-def downscale(params: Params, hr, *, quantize: bool = True) -> jax.Array:
+def downscale(params: Params, hr: AnyArray, *, quantize: bool = True) -> Array:
     """Return the LR image that a rescaling model makes of an HR image, for `upscale`.
 
     Args:
@@ -215,7 +243,15 @@ def downscale(params: Params, hr, *, quantize: bool = True) -> jax.Array:
     return verb(params, "downscale")(params, hr, quantize=quantize)
 
 
-def upscale(params: Params, lr, key=None, *, temperature=None, z=None, **options) -> jax.Array:
+def upscale(
+    params: Params,
+    lr: AnyArray,
+    key: Array | None = None,
+    *,
+    temperature: ArrayLike | None = None,
+    z: AnyArray | None = None,
+    **options: Any,
+) -> Array:
     """Return the HR image of an LR image that `downscale` of the same model made.
 
     Args:
@@ -235,7 +271,9 @@ def upscale(params: Params, lr, key=None, *, temperature=None, z=None, **options
     return verb(params, "upscale")(params, lr, key, temperature=temperature, z=z, **options)
 
 
-def predict_noise(params: Params, noisy, level, condition=None) -> jax.Array:
+def predict_noise(
+    params: Params, noisy: AnyArray, level: AnyArray, condition: AnyArray | None = None
+) -> Array:
     """Return one evaluation of a diffusion model's network.
 
     Args:
@@ -253,7 +291,14 @@ def predict_noise(params: Params, noisy, level, condition=None) -> jax.Array:
     return verb(params, "predict_noise")(params, noisy, level, condition)
 
 
-def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit: float = 1e-3):
+def check_invertibility(
+    params: Params,
+    lr: AnyArray | None,
+    key: Array | None = None,
+    *,
+    temperature: ArrayLike | None = None,
+    limit: float = 1e-3,
+) -> InvertibilityReport:
     """Return a report of a flow's numerical invertibility, layer by layer.
 
     Draws latents at `temperature` (None: the model's default), runs the inverse one
@@ -272,7 +317,9 @@ def check_invertibility(params: Params, lr, key=None, *, temperature=None, limit
     return check(params, lr, key, temperature=temperature, limit=limit)
 
 
-def _check_noise(family, config, lr, num_samples, *, noise, **options):
+def _check_noise(
+    family: Family, config: Any, lr: Any, num_samples: int | None, *, noise: Any, **options: Any
+) -> list[Array]:
     if family.noise_shapes is None:
         raise ValueError(f"family {family.name!r} draws no noise; leave noise= out")
     lead = () if num_samples is None else (num_samples,)
@@ -286,17 +333,19 @@ def _check_noise(family, config, lr, num_samples, *, noise, **options):
     return [jnp.asarray(z, jnp.float32) for z in noise]
 
 
-def _refuse_lr(family, lr):
+def _refuse_lr(family: Family, lr: AnyArray | None) -> None:
     if lr is not None:
         raise ValueError(f"family {family.name!r} needs no lr here; leave it out")
 
 
-def _check_pair(params, hr, lr):
+def _check_pair(
+    params: Params, hr: AnyArray, lr: AnyArray | None
+) -> tuple[Array, dict[str, Array]]:
     """Return (hr in float32, {"lr": lr in float32} or {} for families that need none)."""
     family = family_of(params)
     if kind_of(params) != "super_resolution":
         _refuse_lr(family, lr)
-        family.check_hr(params.config, hr)
+        verb(params, "check_hr")(params.config, hr)
         return jnp.asarray(hr, jnp.float32), {}
     family.check_lr(params.config, lr)
     check_pair(hr, lr, family.scale(params.config), family.channels(params.config))

@@ -12,6 +12,7 @@ library.  Needs no test framework; every failure is an AssertionError that names
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ import numpy as np
 from flowsr_jax.bijectors import Bijector
 from flowsr_jax.bijectors.invertibility import elementary_layers
 from flowsr_jax.math.gaussian import sum_event
+from flowsr_jax.types import Array, PyTree, Shape
 
 
 def check_bijector(
@@ -73,7 +75,7 @@ def moved(params: Any, fixed: tuple[str, ...] = ("p", "sign_s")) -> Any:
     """
     rng = np.random.default_rng(1)
 
-    def move(path, leaf):
+    def move(path: tuple[Any, ...], leaf: Array):
         noise = 0.1 * rng.standard_normal(leaf.shape, np.float32)
         keep = leaf.dtype != jnp.float32 or path[-1].key in fixed
         return leaf if keep else jnp.asarray(leaf + noise)
@@ -87,29 +89,37 @@ class Invariants:
     Arguments as of `check_bijector`.  Programs are compiled once for all methods.
     """
 
-    def __init__(self, bijector, shape, *, cond=None, params=None, x=None):
+    def __init__(
+        self,
+        bijector: Bijector,
+        shape: Shape,
+        *,
+        cond: PyTree = None,
+        params: PyTree = None,
+        x: PyTree = None,
+    ) -> None:
         if x is None:
             x = np.random.default_rng(2).standard_normal((2, *shape), np.float32)
         self.bijector, self.cond, self.x = bijector, cond, jnp.asarray(x)
         self.params = moved(bijector.init(jax.random.key(7), shape)) if params is None else params
 
     @functools.cached_property
-    def _programs(self):
+    def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return jax.jit(self.bijector.forward), jax.jit(self.bijector.inverse)
 
-    def forward(self, *args):
+    def forward(self, *args: Any) -> tuple[Any, Array]:
         """Return the bijector's forward, under jit."""
         return self._programs[0](*args)
 
-    def inverse(self, *args):
+    def inverse(self, *args: Any) -> tuple[Any, Array]:
         """Return the bijector's inverse, under jit."""
         return self._programs[1](*args)
 
     @functools.cached_property
-    def _output(self):
+    def _output(self) -> tuple[Any, Array]:
         return self.forward(self.params, self.x, self.cond)
 
-    def round_trip(self):
+    def round_trip(self) -> None:
         """Assert that inverse(forward(x)) is x, and that the logdets cancel and are float32 [B]."""
         y, logdet = self._output
         back, inverse_logdet = self.inverse(self.params, y, self.cond)
@@ -120,21 +130,21 @@ class Invariants:
             kind = f"logdet of {name}: {found.dtype}{list(found.shape)}, not float32[2]"
             assert found.shape == (2,) and found.dtype == jnp.float32, kind
 
-    def jacobian(self):
+    def jacobian(self) -> None:
         """Assert that logdet is log|det| of the autodiff Jacobian, in both directions."""
         y, logdet = self._output
         logdets = {"forward": logdet, "inverse": self.inverse(self.params, y, self.cond)[1]}
 
         @jax.jit
         @jax.vmap
-        def jacobians(x, y, cond):
+        def jacobians(x: PyTree, y: PyTree, cond: PyTree):
             """Return the Jacobians of one example, taken as a batch of one."""
             one = jax.tree.map(lambda c: c[None], cond)
 
-            def of(method, at):
+            def of(method: Callable[..., Any], at: PyTree):
                 at = jax.tree.map(lambda leaf: leaf[None], at)
 
-                def run(flat):
+                def run(flat: Array):
                     return flatten(method(self.params, unflatten(flat[None], at), one)[0])[0]
 
                 return jax.jacrev(run)(flatten(at)[0])
@@ -150,12 +160,12 @@ class Invariants:
             name = f"logdet of {direction} against its Jacobian"
             np.testing.assert_allclose(logdets[direction], expected, atol=limit, err_msg=name)
 
-    def jit_and_prepare(self):
+    def jit_and_prepare(self) -> None:
         """Assert that jit changes nothing, nor does handing over what `prepare` gives."""
         b, params, x, cond = self.bijector, self.params, self.x, self.cond
 
         @jax.jit
-        def prepared(params, x, y, cond):
+        def prepared(params: PyTree, x: PyTree, y: PyTree, cond: PyTree):
             ready = b.prepare(params, cond), b.prepare(params, cond, inverse=True)
             return b.forward(params, x, cond, ready[0]), b.inverse(params, y, cond, ready[1])
 
@@ -167,11 +177,11 @@ class Invariants:
             for a, c in zip(jax.tree.leaves((plain, back)), jax.tree.leaves(other), strict=True):
                 np.testing.assert_allclose(a, c, atol=1e-5, rtol=1e-5, err_msg=name)
 
-    def gradients(self):
+    def gradients(self) -> None:
         """Assert that gradients by x and by the float parameters are finite."""
         floats = jax.tree.map(lambda p: p.dtype == jnp.float32, self.params)
 
-        def loss(trained, x):
+        def loss(trained: PyTree, x: PyTree):
             merged = jax.tree.map(lambda f, t, p: t if f else p, floats, trained, self.params)
             y, logdet = self.bijector.forward(merged, x, self.cond)
             return jnp.sum(jnp.square(flatten(y))) - jnp.sum(logdet)
@@ -181,7 +191,7 @@ class Invariants:
         finite = all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads))
         assert finite, "gradients are not finite"
 
-    def independence(self):
+    def independence(self) -> None:
         """Assert that an example alone gives what it gives in a batch."""
         y, logdet = self._output
         cond = jax.tree.map(lambda c: c[:1], self.cond)
@@ -190,12 +200,12 @@ class Invariants:
         np.testing.assert_allclose(logdet1[0], logdet[0], atol=1e-4, err_msg="batch of one")
         np.testing.assert_allclose(flatten(y1)[0], flatten(y)[0], atol=1e-5, err_msg="batch of one")
 
-    def data_init(self):
+    def data_init(self) -> None:
         """Assert that what learns from a batch keeps the structure, and gives a pass with it."""
         b, y = self.bijector, self._output[0]
 
         @jax.jit
-        def learn(params, x, y, cond):
+        def learn(params: PyTree, x: PyTree, y: PyTree, cond: PyTree):
             return {
                 "init_from_data": (b.init_from_data(params, x, cond), False),
                 "forward_train": (b.forward_train(params, x, cond), False),
@@ -210,11 +220,11 @@ class Invariants:
             np.testing.assert_allclose(flatten(again), flatten(out), atol=1e-4, err_msg=name)
             np.testing.assert_allclose(logdet, logdet_again, atol=1e-3, err_msg=name)
 
-    def layers(self):
+    def layers(self) -> None:
         """Assert that `parts` in a row are forward, and that `scales` multiply to its volume."""
 
         @jax.jit
-        def walk(params, x, cond):
+        def walk(params: PyTree, x: PyTree, cond: PyTree):
             latents, logdet = [], jnp.zeros(len(x))
             for _, layer, p, c in elementary_layers(self.bijector, params, cond):
                 scales = layer.scales(p, x, c)
@@ -234,14 +244,14 @@ class Invariants:
         message = "scales: their logarithms do not sum to the logdet"
         np.testing.assert_allclose(volume, logdet, atol=limit, err_msg=message)
 
-    def announced_shape(self):
+    def announced_shape(self) -> None:
         """Assert that output_shape is the shape of forward's output."""
         found = [y.shape[1:] for y in jax.tree.leaves(self._output[0])]
         said = self.bijector.output_shape(self.x.shape[1:])
         said = [said] if isinstance(said[0], int) else list(said)
         assert found == [tuple(s) for s in said], f"output_shape is {said}, the output {found}"
 
-    def rejects(self, bad_shape):
+    def rejects(self, bad_shape: Shape) -> None:
         """Assert that forward of examples of `bad_shape` raises a ValueError with a number."""
         try:
             self.bijector.forward(self.params, jnp.zeros((2, *bad_shape)), self.cond)
@@ -251,12 +261,12 @@ class Invariants:
             raise AssertionError(f"shape {bad_shape} is not rejected")
 
 
-def flatten(tree):
+def flatten(tree: PyTree) -> Array:
     """Return a pytree of [B, ...] arrays as [B, D]."""
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], 1)
 
 
-def unflatten(flat, tree):
+def unflatten(flat: Array, tree: PyTree) -> PyTree:
     """Undo `flatten`: [B, D] to arrays of the shapes of `tree`."""
     leaves, structure = jax.tree.flatten(tree)
     ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]

@@ -8,7 +8,7 @@ the tests loop over the records in the registry and know no family by name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -37,14 +37,14 @@ class Params(Mapping):
 
     __slots__ = ("tree", "config")
 
-    def __init__(self, tree: Mapping[str, Any], config: Any):
+    def __init__(self, tree: Mapping[str, Any], config: Any) -> None:
         object.__setattr__(self, "tree", dict(tree))
         object.__setattr__(self, "config", config)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Params is immutable; use replace({name}=...)")
 
-    def __getitem__(self, group: str):
+    def __getitem__(self, group: str) -> Any:
         return self.tree[group]
 
     def __iter__(self) -> Iterator[str]:
@@ -53,17 +53,19 @@ class Params(Mapping):
     def __len__(self) -> int:
         return len(self.tree)
 
-    def replace(self, **groups) -> Params:
+    def replace(self, **groups: Any) -> Params:
         """Return a copy with the named groups exchanged."""
         return Params({**self.tree, **groups}, self.config)
 
-    def tree_flatten_with_keys(self):
+    def tree_flatten_with_keys(
+        self,
+    ) -> tuple[tuple[tuple[Any, Any], ...], tuple[tuple[str, ...], Any]]:
         keys = sorted(self.tree)
         children = tuple((jax.tree_util.DictKey(k), self.tree[k]) for k in keys)
         return children, (tuple(keys), self.config)
 
     @classmethod
-    def tree_unflatten(cls, aux, children):
+    def tree_unflatten(cls, aux: tuple[tuple[str, ...], Any], children: Iterable[Any]) -> Params:
         keys, config = aux
         return cls(dict(zip(keys, children, strict=True)), config)
 

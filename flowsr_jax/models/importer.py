@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ import numpy as np
 
 from flowsr_jax.config import choice, from_dict
 from flowsr_jax.models.base import Family, Params, families, family_of, get_family
+from flowsr_jax.types import AnyArray, Array
 
+T = TypeVar("T")
 SHOWN = 3  # names listed in an error
 # Counters of batch normalisation, which no inference reads.
 IGNORED = (r"(.*\.)?num_batches_tracked",)
@@ -49,18 +51,18 @@ class Rule:
     part: tuple[int, int | None] | None = None
     shape: tuple[int, ...] | None = None
 
-    def read(self, weights: Mapping[str, np.ndarray]):
+    def read(self, weights: Mapping[str, np.ndarray]) -> Array:
         """Return the array of the tree; floating numbers become float32."""
         arrays = [self._convert(_float32(weights[k])) for k in self.keys]
         return jnp.asarray(np.stack(arrays) if self.stacked else arrays[0])
 
-    def write(self, leaf) -> dict[str, np.ndarray]:
+    def write(self, leaf: AnyArray) -> dict[str, np.ndarray]:
         """Return {official key: array} of a leaf: `read` (of its part of the key) inverted."""
         leaf = np.asarray(leaf)
         leaves = leaf if self.stacked else [leaf]
         return {k: self._official(a) for k, a in zip(self.keys, leaves, strict=True)}
 
-    def _convert(self, a):
+    def _convert(self, a: np.ndarray) -> np.ndarray:
         if self.kind == "conv":
             a = a if self.part is None else a[:, slice(*self.part)]
             return a.transpose(2, 3, 1, 0)
@@ -72,7 +74,7 @@ class Rule:
             return a.reshape(-1)
         return a
 
-    def _official(self, a):
+    def _official(self, a: np.ndarray) -> np.ndarray:
         if self.kind == "conv":
             return a.transpose(3, 2, 0, 1)
         if self.kind == "matrix":
@@ -84,13 +86,13 @@ class Rule:
         return a
 
 
-def conv_rules(key, path, bias=True):
+def conv_rules(key: str, path: tuple[str, ...], bias: bool = True) -> list[Rule]:
     """Return rules of a convolution `key`.weight, `key`.bias at `path` ("w", "b")."""
     rules = [Rule((f"{key}.weight",), (*path, "w"), "conv")]
     return [*rules, Rule((f"{key}.bias",), (*path, "b"), "vector")] if bias else rules
 
 
-def assemble(rules: list[Rule], weights: Mapping[str, np.ndarray], config) -> Params:
+def assemble(rules: list[Rule], weights: Mapping[str, np.ndarray], config: Any) -> Params:
     """Build Params from rules; every key must be there, be used, and have its shape.
 
     Raises:
@@ -119,7 +121,7 @@ def assemble(rules: list[Rule], weights: Mapping[str, np.ndarray], config) -> Pa
     return Params(tree, config)
 
 
-def state_dict(params: Params, **options) -> dict[str, np.ndarray]:
+def state_dict(params: Params, **options: Any) -> dict[str, np.ndarray]:
     """Return the official state dict of parameters: {official key: array}, OIHW.
 
     Args:
@@ -167,11 +169,11 @@ class Importer:
     forms: Mapping[str, Callable[[Mapping], bool]] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, Callable[[Mapping], Any]] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, weights: Mapping[str, np.ndarray], **overrides) -> Params:
+    def __call__(self, weights: Mapping[str, np.ndarray], **overrides: Any) -> Params:
         """Return the parameters of an official state dict {key: array}; see `read`."""
         return self.read(weights, **overrides).params
 
-    def read(self, weights: Mapping[str, np.ndarray], **overrides) -> Imported:
+    def read(self, weights: Mapping[str, np.ndarray], **overrides: Any) -> Imported:
         """Return the parameters of an official state dict, and what was left out of it.
 
         Raises:
@@ -190,7 +192,7 @@ class Importer:
         left = {k: v for k, v in weights.items() if k not in skipped}
         return Imported(assemble(rules, left, config), ignored, self.licence(config))
 
-    def write(self, params: Params, **options) -> dict[str, np.ndarray]:
+    def write(self, params: Params, **options: Any) -> dict[str, np.ndarray]:
         """Return the official state dict of parameters, in the order of the module tree.
 
         Groups that the rules do not know (a discriminator's, say) are left out.
@@ -217,7 +219,9 @@ class Imported:
     licence: str
 
 
-def import_weights(weights: Mapping[str, Any], model: str | None = None, **overrides) -> Imported:
+def import_weights(
+    weights: Mapping[str, Any], model: str | None = None, **overrides: Any
+) -> Imported:
     """Read an official state dict; the family is inferred from the keys unless named.
 
     Args:
@@ -274,7 +278,7 @@ def file_groups(family: Family) -> Mapping[str, Callable[[Mapping], Any]]:
     return family.weights.groups if family.weights else {}
 
 
-def make_config(cls, values: Mapping[str, Any], overrides: Mapping[str, Any]):
+def make_config(cls: type[T], values: Mapping[str, Any], overrides: Mapping[str, Any]) -> T:
     """Return the config record of inferred values, overridden; wrong names and types are named."""
     return from_dict(cls, {**values, **overrides}, "from_torch")
 
@@ -315,12 +319,12 @@ def show(name: str) -> str:
     return name[:100] if name.isprintable() else repr(name[:100])
 
 
-def _float32(a):
+def _float32(a: np.ndarray) -> np.ndarray:
     a = np.asarray(a)
     return a.astype(np.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
 
-def _times(shape) -> str:
+def _times(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "a number"
 
 
@@ -346,7 +350,7 @@ def _write(rules: Iterable[Rule], leaves: Mapping[tuple, Any]) -> dict[str, np.n
     }
 
 
-def _misshapen(rules: list[Rule], weights: Mapping[str, np.ndarray], config) -> list[str]:
+def _misshapen(rules: list[Rule], weights: Mapping[str, np.ndarray], config: Any) -> list[str]:
     """Return official tensors whose shape is not what the family's `init` asks for."""
     if config.family not in families():  # a family of the caller's own
         return []

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
+from flowsr_jax.math.arrays import is_traced
+from flowsr_jax.types import Array
 
-def _is_concrete(x) -> bool:
+
+def _is_concrete(x: Any) -> bool:
     """Return whether the values can be looked at here and now."""
-    return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
+    return not is_traced(x) and getattr(x, "is_fully_addressable", True)
 
 
-def check_image(name: str, x, channels: int = 3, margin: float = 0.25) -> None:
+def check_image(name: str, x: Any, channels: int = 3, margin: float = 0.25) -> None:
     """Check an image batch: rank 4, channel count, float dtype, finite, about [0,1].
 
     Values are looked at only when they are there (not while tracing).  `margin` outside
@@ -51,7 +56,7 @@ def check_image(name: str, x, channels: int = 3, margin: float = 0.25) -> None:
             )
 
 
-def check_lr(lr, channels: int = 3, multiple: int = 1) -> None:
+def check_lr(lr: Any, channels: int = 3, multiple: int = 1) -> None:
     """Check an LR batch by `check_image`, and that its sides are multiples of `multiple`."""
     check_image("lr", lr, channels)
     h, w = lr.shape[1:3]
@@ -63,7 +68,7 @@ def check_lr(lr, channels: int = 3, multiple: int = 1) -> None:
         )
 
 
-def check_pair(hr, lr, scale: int, channels: int = 3) -> None:
+def check_pair(hr: Any, lr: Any, scale: int, channels: int = 3) -> None:
     """Check an HR batch against its LR batch: same count, exactly `scale` times the size."""
     # What a flow decodes need not lie in [0,1] and must encode again, so hr gets a wide margin.
     check_image("hr", hr, channels, margin=64.0)
@@ -75,7 +80,7 @@ def check_pair(hr, lr, scale: int, channels: int = 3) -> None:
         )
 
 
-def check_temperature(temperature) -> None:
+def check_temperature(temperature: Any) -> None:
     """Check a temperature: a scalar >= 0 (or a tracer)."""
     if temperature is None or not _is_concrete(temperature):
         return
@@ -86,7 +91,7 @@ def check_temperature(temperature) -> None:
         raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
 
 
-def check_key(key) -> None:
+def check_key(key: Any) -> None:
     """Check a single JAX PRNG key, typed or raw uint32[2]."""
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
@@ -95,7 +100,7 @@ def check_key(key) -> None:
         raise TypeError(f"key must be one PRNG key, as jax.random.key(0) gives, got {key!r}")
 
 
-def check_label(config, label, batch: int):
+def check_label(config: Any, label: Any, batch: int) -> Array | None:
     """Return int32 labels [batch], or None for a model without classes.
 
     Args:
@@ -119,7 +124,7 @@ def check_label(config, label, batch: int):
         raise ValueError(
             f"label must be one integer or one per image, [{batch}], got shape {np.shape(label)}"
         )
-    if not isinstance(label, jax.core.Tracer):
+    if not is_traced(label):
         bad = np.extract((np.asarray(label) < 0) | (np.asarray(label) >= config.classes), label)
         if bad.size:
             raise ValueError(f"label = {bad[0]} is out of range: {allowed}")

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.models.base import Family
+from flowsr_jax.models.base import Family, Params
+from flowsr_jax.types import Array
 
 KEY = "threefry2x32"
 RANDOM = "np.random.default_rng(0).random({shape}, np.float32)"
@@ -54,7 +55,7 @@ class Program:
     default: bool = True
 
 
-def verb_programs(family: Family, config, lr: tuple, options: Mapping) -> dict[str, Program]:
+def verb_programs(family: Family, config: Any, lr: tuple, options: Mapping) -> dict[str, Program]:
     """Return programs of a family record: "sample"; "encode" and "decode" of flows.
 
     Args:
@@ -66,36 +67,37 @@ def verb_programs(family: Family, config, lr: tuple, options: Mapping) -> dict[s
     inputs = {"lr": Input(lr, "LR images in [0,1]")}
     if not family.stochastic:
 
-        def sample(params, lr):
+        def sample(params: Params, lr: Array) -> Array:
             return family.sample(params, lr, None, temperature=None, num_samples=None, **options)
 
         return {"sample": Program(sample, inputs, DRAWN)}
 
-    def sample(params, lr, key, temperature):
+    def sample(params: Params, lr: Array, key: Array, temperature: Array) -> Array:
         key = jax.random.wrap_key_data(key, impl=KEY)
         return family.sample(params, lr, key, temperature=temperature, num_samples=None, **options)
 
     programs = {"sample": Program(sample, inputs | _noise(family, config), DRAWN)}
     conditional = family.kind(config) == "super_resolution"
-    if not (conditional and family.encode and family.decode and family.latent_shapes):
+    encode, decode_fn, latent_shapes = family.encode, family.decode, family.latent_shapes
+    if not (conditional and encode and decode_fn and latent_shapes):
         return programs
     b, h, w, _ = lr
     hr = Input((b, scale * h, scale * w, channels), "HR images in [0,1]")
     latents = {
         f"latent{i}": Input(tuple(shape), "latent; the first is the finest level's", ZEROS)
-        for i, shape in enumerate(family.latent_shapes(config, lr))
+        for i, shape in enumerate(latent_shapes(config, lr))
     }
 
-    def decode(params, *arrays):
-        return family.decode(params, list(arrays[:-1]), arrays[-1])
+    def decode(params: Params, *arrays: Array) -> Array:
+        return decode_fn(params, list(arrays[:-1]), arrays[-1])
 
     given = "latents, finest level first, and log p(hr | lr) in nats"
-    programs["encode"] = Program(family.encode, {"hr": hr, **inputs}, given, default=False)
+    programs["encode"] = Program(encode, {"hr": hr, **inputs}, given, default=False)
     programs["decode"] = Program(decode, latents | inputs, DRAWN, default=False)
     return programs
 
 
-def _noise(family: Family, config) -> dict[str, Input]:
+def _noise(family: Family, config: Any) -> dict[str, Input]:
     usual = family.default_temperature(config)
     usual = 1.0 if usual is None else usual
     return {

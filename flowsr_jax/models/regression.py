@@ -15,13 +15,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from flowsr_jax.models.base import Family, Params, View
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 DISTANCES = {"l1": jnp.abs, "l2": jnp.square}
 
 
-def regression_loss(apply: Callable[[Params, jax.Array], jax.Array], distance: str) -> Callable:
+def regression_loss(apply: Callable[[Params, Array], Array], distance: str) -> Callable:
     """Return a loss: the mean of |error| ("l1") or error^2 ("l2") of `apply` against HR.
 
     Args:
@@ -29,7 +31,7 @@ def regression_loss(apply: Callable[[Params, jax.Array], jax.Array], distance: s
       distance: also the name of the metric, beside "psnr" (dB, of the batch).
     """
 
-    def loss(params, state, batch, key):
+    def loss(params: Params, state: State, batch: Batch, key: Array) -> LossResult:
         del key
         sr = apply(params, batch["lr"])
         value = jnp.mean(DISTANCES[distance](sr - batch["hr"]))
@@ -44,8 +46,8 @@ def regression_family(
     config_class: type,
     *,
     module: Callable[[Any], Any] | None = None,
-    init: Callable[[Any, jax.Array], Params] | None = None,
-    apply: Callable[[Params, jax.Array], jax.Array] | None = None,
+    init: Callable[[Any, Array], Params] | None = None,
+    apply: Callable[[Params, Array], Array] | None = None,
     losses: tuple[str, ...] = ("l1", "l2"),
     **facts: Any,
 ) -> Family:
@@ -68,16 +70,24 @@ def regression_family(
         raise ValueError("give module, or init and apply")
 
     @functools.partial(jax.jit, static_argnames=("num_samples",))
-    def sample(params, lr, key=None, *, temperature=None, num_samples=None):
+    def sample(
+        params: Params,
+        lr: Array,
+        key: Array | None = None,
+        *,
+        temperature: ArrayLike | None = None,
+        num_samples: int | None = None,
+    ) -> Array:
         """Return the one image; other families need a key and a temperature."""
         del key, temperature
         sr = apply(params, lr)
         return sr if num_samples is None else jnp.broadcast_to(sr, (num_samples, *sr.shape))
 
-    def views(config, loss):
+    def views(config: Any, loss: str) -> tuple[View, ...]:
         del config, loss
         return (View(name.upper(), sample),)
 
+    facts.setdefault("views", views)
     family = Family(
         name=name,
         config_class=config_class,
@@ -86,7 +96,7 @@ def regression_family(
         sample=sample,
         stochastic=False,
         module=None if module is None else lambda config: Regression(module, config),
-        **{"views": views, **facts},
+        **facts,
     )
     return family
 
@@ -102,23 +112,25 @@ class Regression(nn.Module):
     module: Callable[[Any], Any]
     config: Any
 
-    def setup(self):
+    def setup(self) -> None:
         self.network = self.module(self.config)
 
-    def __call__(self, lr):
+    def __call__(self, lr: Array) -> Array:
         return self.network(lr)
 
 
-def _of_module(module: Callable[[Any], Any], family: Callable[[], Family]):
+def _of_module(
+    module: Callable[[Any], Any], family: Callable[[], Family]
+) -> tuple[Callable[[Any, Array], Params], Callable[[Params, Array], Array]]:
     """Return (init, apply) of a flax.linen module."""
 
-    def init(config, key):
+    def init(config: Any, key: Array):
         # Convolutions fit every size, but shapes are needed to initialise them.
         side = 8 * family().multiple(config)
         lr = jnp.zeros((1, side, side, family().lr_channels(config)))
         return Params({"network": module(config).init(key, lr)["params"]}, config)
 
-    def apply(params, lr):
+    def apply(params: Params, lr: Array):
         return module(params.config).apply({"params": params["network"]}, lr)
 
     return init, apply

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from flowsr_jax.bijectors import Rescale
-from flowsr_jax.bijectors.invertibility import inspect_inverse
+from flowsr_jax.bijectors.invertibility import InvertibilityReport, inspect_inverse
 from flowsr_jax.math import gaussian
-from flowsr_jax.models.base import View
+from flowsr_jax.math.arrays import is_traced
+from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.inputs import check_key, check_label
+from flowsr_jax.types import AnyArray, Array, Shape
 
 
 def pixels(scale: float = 1.0, shift: float = 0.0) -> Rescale:
@@ -28,7 +31,7 @@ def pixels(scale: float = 1.0, shift: float = 0.0) -> Rescale:
     return Rescale(scale * 255 / 256, scale * 0.5 / 256 + shift)
 
 
-def dequantize(image, u, n_bits: int = 8):
+def dequantize(image: AnyArray, u: AnyArray, n_bits: int = 8) -> Array:
     """Return 8-bit images in [0,1], reduced to n_bits, spread over their cells by u in [0,1).
 
     The released Glow's preprocessing and noise; docs/papers/glow.md section 3.
@@ -38,7 +41,7 @@ def dequantize(image, u, n_bits: int = 8):
     return (levels + step * u - 0.5) / 255.0
 
 
-def to_uint8(image, n_bits: int = 8):
+def to_uint8(image: Array, n_bits: int = 8) -> Array:
     """Return the image at its n_bits levels: floor to the cell, clip; for 8 bits, plain rounding.
 
     The released Glow's postprocessing; docs/papers/glow.md section 3.
@@ -47,14 +50,14 @@ def to_uint8(image, n_bits: int = 8):
     return jnp.clip(cells * 2.0 ** (8 - n_bits), 0.0, 255.0).astype(jnp.uint8)
 
 
-def noisy(batch, key, n_bits: int = 8):
+def noisy(batch: Mapping[str, AnyArray], key: Array, n_bits: int = 8) -> Array:
     """Return `dequantize` of batch["hr"] by batch["noise"] in [0,1) if it is there, else by key."""
     hr = batch["hr"]
     u = batch["noise"] if "noise" in batch else jax.random.uniform(key, hr.shape, jnp.float32)
     return dequantize(hr, u, n_bits)
 
 
-def to_bits(log_prob, dims: int, n_bits: int = 8):
+def to_bits(log_prob: Array, dims: int, n_bits: int = 8) -> Array:
     """Return bits per dimension of n_bits images from a density on [0,1]-valued images.
 
     -log_prob / (ln 2 * dims) + log2(255) are those of 8 bits; a cell of n_bits is
@@ -63,7 +66,7 @@ def to_bits(log_prob, dims: int, n_bits: int = 8):
     return gaussian.bits_per_dim(log_prob, dims) - (8 - n_bits)
 
 
-def check_shape(config, shape) -> None:
+def check_shape(config: Any, shape: Shape) -> None:
     """Raise ValueError unless images of `shape` [B,H,W,C] can be squeezed."""
     h, w, channels = shape[1:]
     m = config.multiple
@@ -77,13 +80,13 @@ def check_shape(config, shape) -> None:
         )
 
 
-def _check_temperature(temperature, batch: int):
+def _check_temperature(temperature: ArrayLike, batch: int) -> Array:
     if np.shape(temperature) not in ((), (batch,)):
         raise ValueError(
             f"temperature must be one number or one per image, [{batch}], got shape "
             f"{np.shape(temperature)}"
         )
-    if not isinstance(temperature, jax.core.Tracer):
+    if not is_traced(temperature):
         values = np.asarray(temperature)
         if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
             raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
@@ -119,7 +122,9 @@ class Unconditional:
         key, shape, jnp.float32
     )
 
-    def encode(self, params, hr, *, label=None):
+    def encode(
+        self, params: Params, hr: AnyArray, *, label: ArrayLike | None = None
+    ) -> tuple[list[Array], Array]:
         """Return exact latents (finest level first) and log p(hr) in nats [B]; no noise added.
 
         Args:
@@ -130,11 +135,13 @@ class Unconditional:
         self.check_image(params.config, hr)
         return _encode(self, params, hr, check_label(params.config, label, hr.shape[0]))
 
-    def log_prob(self, params, hr, *, label=None):
+    def log_prob(self, params: Params, hr: AnyArray, *, label: ArrayLike | None = None) -> Array:
         """Return log p(hr) in nats [B], of the density on [0,1]-valued images."""
         return self.encode(params, hr, label=label)[1]
 
-    def decode(self, params, latents, *, label=None):
+    def decode(
+        self, params: Params, latents: Iterable[AnyArray], *, label: ArrayLike | None = None
+    ) -> Array:
         """Return the image [B,H,W,C] of a list of latents, not clipped: the inverse of `encode`.
 
         Raises:
@@ -145,7 +152,14 @@ class Unconditional:
         label = check_label(params.config, label, latents[0].shape[0])
         return _decode(self, params, latents, label)
 
-    def bits_per_dim(self, params, hr, key=None, *, label=None):
+    def bits_per_dim(
+        self,
+        params: Params,
+        hr: AnyArray,
+        key: Array | None = None,
+        *,
+        label: ArrayLike | None = None,
+    ) -> Array:
         """Return bits per dimension [B] of n_bits images; see `to_bits`.
 
         With a `key` the image is reduced to n_bits and one draw of uniform noise is added
@@ -161,9 +175,17 @@ class Unconditional:
         return to_bits(log_prob, int(np.prod(hr.shape[1:])), config.n_bits)
 
     def sample(
-        self, params, lr, key, *, shape=None, num_samples: int | None = None, temperature=None,
-        label=None, noise=None,
-    ):  # fmt: skip
+        self,
+        params: Params,
+        lr: None,
+        key: Array | None,
+        *,
+        shape: Sequence[int] | None = None,
+        num_samples: int | None = None,
+        temperature: ArrayLike | None = None,
+        label: ArrayLike | None = None,
+        noise: Iterable[AnyArray] | None = None,
+    ) -> Array:
         """Draw images.
 
         Args:
@@ -197,8 +219,15 @@ class Unconditional:
         return _sample(self, params, key, noise, temperature, label, shape=shape)
 
     def check_invertibility(
-        self, params, lr=None, key=None, *, temperature=None, limit=1e-3, label=None
-    ):
+        self,
+        params: Params,
+        lr: None = None,
+        key: Array | None = None,
+        *,
+        temperature: ArrayLike | None = None,
+        limit: float = 1e-3,
+        label: ArrayLike | None = None,
+    ) -> InvertibilityReport:
         """Return a report of a flow's numerical invertibility on one drawn image, layer by layer.
 
         See flowsr_jax.check_invertibility.
@@ -213,7 +242,7 @@ class Unconditional:
         flow, flow_params, latents, cond = self.layers(params, latents, label)
         return inspect_inverse(flow, flow_params, latents, cond, limit)[0]
 
-    def views(self, config, loss: str = "") -> tuple[View, ...]:
+    def views(self, config: Any, loss: str = "") -> tuple[View, ...]:
         """Return draws of the validation images' shape: at the default temperature and at 1."""
         del loss
         return tuple(
@@ -221,11 +250,18 @@ class Unconditional:
             for t in dict.fromkeys((config.temperature, 1.0))
         )
 
-    def _draw(self, config, key, shapes):
+    def _draw(self, config: Any, key: Array, shapes: Sequence[Shape]) -> list[Array]:
         keys = jax.random.split(key, len(shapes))
         return [self.prior(config, k, s) for k, s in zip(keys, shapes, strict=True)]
 
-    def _drawn_shape(self, config, shape, num_samples, label, noise):
+    def _drawn_shape(
+        self,
+        config: Any,
+        shape: Sequence[int] | None,
+        num_samples: int | None,
+        label: Any,
+        noise: Sequence[Any] | None,
+    ) -> Shape:
         """Return the shape [B,...] of the batch that is asked for."""
         rank = len(config.image_shape)
         shape = config.image_shape if shape is None else tuple(shape)
@@ -248,7 +284,9 @@ class Unconditional:
         self.check_shape(config, shape)
         return shape
 
-    def _check_latents(self, config, name: str, latents, shape=None):
+    def _check_latents(
+        self, config: Any, name: str, latents: Sequence[Any], shape: Shape | None = None
+    ):
         """Raise unless the latents are those of images of `shape` (None: of some shape)."""
         got = [tuple(getattr(z, "shape", ())) for z in latents]
         if shape is None:
@@ -261,7 +299,7 @@ class Unconditional:
                 f"{name} must have shapes as {shapes}, those of images {example}, got {got}"
             )
 
-    def _shape_of(self, config, got):
+    def _shape_of(self, config: Any, got: Sequence[Shape]) -> Shape | None:
         """Return the image shape whose last latent has the last of these shapes, or None."""
         rank = len(config.image_shape) + 1
         small = self.latent_shapes(config, (1, *config.image_shape))[-1]
@@ -277,17 +315,26 @@ class Unconditional:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(flow: Unconditional, params, hr, label):
+def _encode(flow: Unconditional, params: Params, hr: Array, label: Array | None):
     return flow.forward(params, jnp.asarray(hr, jnp.float32), label)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(flow: Unconditional, params, latents, label):
+def _decode(flow: Unconditional, params: Params, latents: Sequence[Array], label: Array | None):
     return flow.inverse(params, [jnp.asarray(z, jnp.float32) for z in latents], label)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="shape")
-def _sample(flow: Unconditional, params, key, noise, temperature, label, *, shape):
+def _sample(
+    flow: Unconditional,
+    params: Params,
+    key: Any,
+    noise: Sequence[Array] | None,
+    temperature: Array,
+    label: Array | None,
+    *,
+    shape: Shape,
+):
     config = params.config
     if noise is None:
         noise = flow._draw(config, key, flow.latent_shapes(config, shape))
@@ -296,7 +343,7 @@ def _sample(flow: Unconditional, params, key, noise, temperature, label, *, shap
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _view(flow: Unconditional, params, lr, key, *, temperature):
+def _view(flow: Unconditional, params: Params, lr: Array, key: Array, *, temperature: float):
     config, label = params.config, None
     if config.classes:
         label = jax.random.randint(jax.random.fold_in(key, 1), lr.shape[:1], 0, config.classes)

@@ -1,0 +1,17 @@
+"""Names of the types that all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array
+AnyArray = jax.Array | np.ndarray  # what callers hand in
+PyTree = Any  # nested dicts of arrays, parameters for instance
+Shape = tuple[int, ...]
+Batch = Mapping[str, Array]
+State = Mapping[str, Any]  # arrays that are carried beside the weights
+LossResult = tuple[Array, tuple[State, dict[str, Array]]]  # scalar, (new state, metrics)
