@@ -14,6 +14,7 @@ from flowsr_jax.config import ConfigError, from_dict
 from flowsr_jax.models.base import families, get_family
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig
+from flowsr_jax.nets.choice import NetworkConfig
 from flowsr_jax.train.config import Config, GroupConfig, PhaseConfig, TrainConfig
 
 BAD = (-1, 0, 10**30, math.inf, -math.inf, math.nan)
@@ -36,8 +37,9 @@ ALLOWED = {
         "IRNConfig.temperature", "NICEConfig.layers", "NICEConfig.temperature",
         "RealNVPConfig.low", "RealNVPConfig.width", "RealNVPConfig.temperature",
         "SRFlowConfig.steps", "SRFlowConfig.transition_steps", "SRFlowConfig.stacked_blocks",
-        "SRFlowConfig.affine_eps", "SRFlowConfig.temperature",
-        "SR3Config.classes", "SR3Config.residual", "UNetConfig.cond_channels",
+        "SRFlowConfig.affine_eps", "SRFlowConfig.temperature", "SRFlowConfig.told_noise",
+        "SRFlowConfig.draw_noise", "SR3Config.classes", "SR3Config.residual",
+        "UNetConfig.cond_channels",
         "UNetConfig.head_channels", "UNetConfig.dropout", "SamplerConfig.eta",
         "SamplerConfig.corrector_steps", "SamplerConfig.snr", "ScheduleConfig.offset",
         "DegradationConfig.blur_sigma", "DegradationConfig.noise_sigma",
@@ -84,9 +86,10 @@ def _records(cls) -> set[type]:
 
 
 RECORDS = sorted(
-    {r for f in families() if f not in ("tiny", "fake")
-     for r in _records(get_family(f).config_class)}
-    | _records(Config) | {RestorerConfig, DiscriminatorConfig},
+    ({r for f in families() if f not in ("tiny", "fake")
+      for r in _records(get_family(f).config_class)}
+     | _records(Config) | {RestorerConfig, DiscriminatorConfig})
+    - {NetworkConfig},  # has no number of its own, and no default
     key=lambda cls: cls.__name__,
 )  # fmt: skip
 

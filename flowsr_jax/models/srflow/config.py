@@ -6,7 +6,7 @@ Official weights fit the defaults; the options marked "ours" are off for them.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from flowsr_jax.config import (
     ConfigError,
@@ -14,6 +14,7 @@ from flowsr_jax.config import (
     DepthOr0,
     NotNegative,
     Positive,
+    Range,
     Width,
     check_ranges,
     choice,
@@ -21,6 +22,8 @@ from flowsr_jax.config import (
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.nets.choice import NetworkConfig
 from flowsr_jax.nets.conv import Compute
+
+GreyLevels = Annotated[float, Range(0, 255)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +73,8 @@ class SRFlowConfig:
     shift_by_encoder: bool = False
     condition_on_estimate: bool = False
     conditional_prior: bool = False
-    told_noise: NotNegative = 0.0
-    draw_noise: NotNegative = 0.0
+    told_noise: GreyLevels = 0.0
+    draw_noise: GreyLevels = 0.0
     injector: bool = True
     network: NetworkConfig | None = None
     temperature: NotNegative = 0.9
