@@ -45,19 +45,19 @@ def test_latents_of_srflow_are_temperature_times_noise(quick_compile, temperatur
         assert 0.5 < float(jnp.std(whole)) < 1.5
 
 
-def test_the_noise_of_a_density_is_centred_and_one_level_wide(monkeypatch):
+def test_the_noise_of_a_density_is_centred_and_one_level_wide():
     def encode(params, hr, lr):
         del params, lr
         flat = hr.reshape(len(hr), -1)
         return [], jnp.stack([flat[0].sum(), flat[1].min() * flat[1].size])
 
     family = dataclasses.replace(train_cases.FAMILY, encode=encode)
-    monkeypatch.setitem(base._REGISTRY, "tiny", lambda: family)
     params = family.init(TinyConfig(), jax.random.key(0))
     hr, lr = jnp.full((2, 64, 64, 3), 0.5), jnp.full((2, 32, 32, 3), 0.5)
-    plain, noisy = (
-        flowsr_jax.bits_per_dim(params, hr, lr, key) for key in (None, jax.random.key(0))
-    )
+    with base.FAMILIES.using("tiny", family):
+        plain, noisy = (
+            flowsr_jax.bits_per_dim(params, hr, lr, key) for key in (None, jax.random.key(0))
+        )
     mean, least = 255 * math.log(2) * np.asarray(plain - noisy)
     assert abs(mean) < 0.02, "grey levels: 0.29 / sqrt(12288) is their deviation"
     assert least + 1e-3 >= -0.5 and least < -0.49
