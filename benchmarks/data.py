@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import math
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +28,7 @@ from flowsr_jax.data import DataConfig, EmbeddedSource, FolderSource, make_loade
 from flowsr_jax.data.sources.record_writer import write_records
 from flowsr_jax.files.images import write_png
 from flowsr_jax.models import get_family
+from flowsr_jax.train import config_files
 from flowsr_jax.train.config import Config, resolve
 from flowsr_jax.train.mesh import global_batch, make_mesh
 from flowsr_jax.train.state import TrainState, create
@@ -91,12 +90,7 @@ def main() -> None:
 
 def read_config(text: str) -> Config:
     """Resolve FILE[:variant]."""
-    file, _, variant = text.partition(":")
-    sys.path.append(str(Path(__file__).resolve().parents[1]))  # the configs import configs.common
-    spec = importlib.util.spec_from_file_location("benchmarked_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return resolve(module.get_config(variant))
+    return resolve(config_files.read_config(text))
 
 
 def make_photos(folder: Path, count: int, side: int) -> str:

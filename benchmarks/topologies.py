@@ -65,7 +65,7 @@ def main():
                 f"--config={ROOT / 'configs' / name}.py" + (f":{variant}" if variant else ""),
                 f"--topology={topology}",
                 f"--what={what}",
-                f"--global_batch={per_chip * chips}",
+                f"--global-batch={per_chip * chips}",
                 f"--output={args.output}",
                 *([] if args.float32 else CONFIGS.get(name, [])),
                 *more,

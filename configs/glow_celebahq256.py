@@ -1,6 +1,6 @@
 """Glow on CelebA-HQ, 256x256 at 5 bits (Kingma and Dhariwal, 2018).
 
-    python launch/prepare_data.py --tfds celeb_a_hq/256 --data_dir D --manual_dir M
+    python launch/prepare_data.py --tfds celeb_a_hq/256 --data-dir D --manual-dir M
     python launch/train.py --config=configs/glow_celebahq256.py --config.data.tfds_dir=D
     python launch/train.py --config=configs/glow_celebahq256.py:smoke     # a minute on a CPU
 

@@ -1,6 +1,6 @@
 """Glow on CIFAR-10 (Kingma and Dhariwal, 2018).
 
-    python launch/prepare_data.py --tfds cifar10 --data_dir D
+    python launch/prepare_data.py --tfds cifar10 --data-dir D
     python launch/train.py --config=configs/glow_cifar10.py --config.data.tfds_dir=D
     python launch/train.py --config=configs/glow_cifar10.py:conditional   # 5 bits, ten classes
     python launch/train.py --config=configs/glow_cifar10.py:smoke         # a minute on a CPU

@@ -1,6 +1,6 @@
 """Glow on downsampled ImageNet, 64x64 (Kingma and Dhariwal, 2018).
 
-    python launch/prepare_data.py --tfds downsampled_imagenet/64x64 --data_dir D --manual_dir M
+    python launch/prepare_data.py --tfds downsampled_imagenet/64x64 --data-dir D --manual-dir M
     python launch/train.py --config=configs/glow_imagenet64.py --config.data.tfds_dir=D
     python launch/train.py --config=configs/glow_imagenet64.py:smoke      # a minute on a CPU
 

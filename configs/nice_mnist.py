@@ -1,6 +1,6 @@
 """NICE on MNIST (Dinh, Krueger and Bengio, 2014).
 
-    python launch/prepare_data.py --tfds mnist --data_dir D
+    python launch/prepare_data.py --tfds mnist --data-dir D
     python launch/train.py --config=configs/nice_mnist.py --config.data.tfds_dir=D
     python launch/train.py --config=configs/nice_mnist.py:smoke           # a minute on a CPU
 

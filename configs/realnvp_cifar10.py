@@ -1,6 +1,6 @@
 """RealNVP on CIFAR-10 (Dinh, Sohl-Dickstein and Bengio, 2017), as in the released code.
 
-    python launch/prepare_data.py --tfds cifar10 --data_dir D
+    python launch/prepare_data.py --tfds cifar10 --data-dir D
     python launch/train.py --config=configs/realnvp_cifar10.py --config.data.tfds_dir=D
     python launch/train.py --config=configs/realnvp_cifar10.py:smoke      # a minute on a CPU
 

@@ -1,87 +1,8 @@
-"""Search the schedule of a short chain for a trained diffusion model, on held-out images.
+"""`flowsr search-schedule` in a clone."""
 
-    python launch/search_schedule.py -n runs/sr3_ffhq -i HR_FOLDER -o OUT --steps 100 --save MODEL
-
-Tries linear schedules of --steps steps, writes OUT/search.csv as it goes and prints the best;
---save writes the model with that schedule as its default.  HR_FOLDER may be `embedded`.  Exit
-status: 0 done, 2 nothing could be done.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-n", "--model", required=True, help="model folder or run")
-    parser.add_argument("-i", "--input", required=True, help="HR folder, or `embedded`")
-    parser.add_argument("-o", "--output", required=True, help="output folder")
-    parser.add_argument("--steps", type=int, default=100, help="of the chain")
-    parser.add_argument("--starts", type=_numbers, help="first betas, such as 1e-6,1e-4")
-    parser.add_argument("--ends", type=_numbers, help="last betas")
-    parser.add_argument("--sampler", default="ancestral")
-    parser.add_argument("--score", default="patch_fid", help="patch_fid or psnr")
-    parser.add_argument("--crop", type=int, default=128, help="centre crop in HR pixels")
-    parser.add_argument("--limit", type=int, default=16, help="number of images")
-    parser.add_argument("--batch", type=int, default=4, help="images drawn at a time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", metavar="MODEL", help="folder for the model with the schedule")
-    args = parser.parse_args(argv)
-    import jax  # after the flags: --help and mistakes in them answer at once
-
-    import flowsr_jax
-    from flowsr_jax import schedule_search as search
-    from flowsr_jax.console import run_command
-    from flowsr_jax.data import DataConfig, make_source, valid_pairs
-    from flowsr_jax.files.atomic import require_writable
-    from flowsr_jax.models import scale_of, verb
-
-    def work():
-        params = flowsr_jax.load(args.model)
-        verb(params, "predict_noise")  # or one error
-        folder = None if args.input == "embedded" else args.input
-        data = DataConfig(scale=scale_of(params), patch_size=args.crop, valid_dir=folder)
-        pairs = valid_pairs(make_source(data, "valid"), data, count=args.limit, crop=args.crop)
-        schedules = search.candidates(args.steps, args.starts or search.STARTS, args.ends or ())
-        out = Path(args.output)
-        require_writable(out)
-        with open(out / "search.csv", "w") as table:
-            print("steps,start,end,patch_fid,psnr", file=table, flush=True)
-
-            def show(number, result):
-                s, v = result.schedule, result.scores
-                row = f"{s.steps},{s.start:.6g},{s.end:.6g},{v['patch_fid']:.6g},{v['psnr']:.4f}"
-                print(row, file=table, flush=True)
-                print(
-                    f"[{number + 1}/{len(schedules)}] start {s.start:g} end {s.end:.4g}  patch FID "
-                    f"{v['patch_fid']:.4g}  PSNR {v['psnr']:.2f}",
-                    flush=True,
-                )
-
-            found = search.search_schedule(
-                params,
-                pairs,
-                schedules,
-                jax.random.key(args.seed),
-                score=args.score,
-                batch=args.batch,
-                show=show,
-                sampler=args.sampler,
-            )
-        best = found[0].schedule
-        print(f"best: ScheduleConfig('linear', {best.steps}, {best.start:g}, {best.end:.6g})")
-        if args.save:
-            flowsr_jax.save(search.with_schedule(params, best), args.save)
-
-    return run_command(work, "OUT/search.csv has the finished rows")
-
+from flowsr_jax.commands.search_schedule import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -116,7 +116,7 @@ def test_smoke_trains_validates_and_loads(tmp_path):
     config = resolve(importlib.import_module("configs.rrdb_div2k").get_config("smoke")).model
     encoder = get_family("rrdb").init(config, jax.random.key(5))
     flowsr_jax.to_torch(encoder, tmp_path / "RRDB.pth")
-    process = train(tmp_path / "run", f"--init_encoder={tmp_path / 'RRDB.pth'}")
+    process = train(tmp_path / "run", f"--init-encoder={tmp_path / 'RRDB.pth'}")
     output, _ = process.communicate()
     assert process.returncode == 0, output
     table = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -1,14 +1,19 @@
 """What commands show, and the exit status that all of them share."""
 
+import argparse
 import importlib.util
 import io
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flowsr_jax import console
+import flowsr_jax
+from flowsr_jax import commands, console
+from flowsr_jax.commands.parser import Parser, hyphens
 from flowsr_jax.console import Progress, Summary, UsageError, check_seed, progress, run_command
 
 LAUNCH = Path(__file__).parents[1] / "launch"
@@ -38,11 +43,128 @@ def test_exit_statuses(capsys):
 
 def test_every_command_uses_the_one_frame():
     """No command prints errors or chooses statuses on its own."""
-    for file in sorted(LAUNCH.glob("*.py")):
+    for name in commands.NAMES:
+        file = Path(commands.module(name).__file__)
         text = file.read_text()
         assert re.search("import .*(run_command|failed)", text), file.name
         assert 'print(f"error' not in text and 'sys.exit(f"error' not in text, file.name
         assert "return 130" not in text, file.name
+
+
+def test_launch_and_the_command_line_hold_the_same_commands():
+    files = {file.stem.replace("_", "-"): file for file in LAUNCH.glob("*.py")}
+    assert set(files) == set(commands.NAMES)
+    folder = Path(commands.__file__).parent
+    assert {f.stem for f in folder.glob("*.py")} - {"__init__", "parser"} == {
+        name.replace("-", "_") for name in commands.NAMES
+    }
+    lines = files["train"].read_text().replace("train", "NAME")
+    for name, file in files.items():
+        module = name.replace("-", "_")
+        assert file.read_text() == lines.replace("`flowsr NAME`", f"`flowsr {name}`").replace(
+            "NAME", module
+        )
+
+
+def test_the_command_line_lists_runs_and_refuses(capsys, monkeypatch):
+    for argv, status in ((["--help"], 0), ([], 0), (["--version"], 0), (["smaple"], 2)):
+        monkeypatch.setattr(sys, "argv", ["flowsr", *argv])
+        assert commands.main() == status
+    out, err = capsys.readouterr()
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert listed == 2 * [*commands.NAMES] and out.splitlines()[-1] == flowsr_jax.__version__
+    assert err == "error: no command 'smaple'; did you mean 'sample'?\n"
+    monkeypatch.setattr(sys, "argv", ["flowsr", "sample", "--num_sample=3"])
+    with pytest.raises(SystemExit, match="2"):
+        commands.main()
+    monkeypatch.setattr(sys, "argv", ["flowsr", "search-schedule", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        commands.main()
+    assert capsys.readouterr().out.startswith("usage: flowsr search-schedule [-h]")
+
+
+def all_parsers():
+    """Yield name and parser of every command and sub-command; nothing in them is required."""
+    for name in commands.NAMES:
+        waiting = [(name, commands.module(name).parser())]
+        for label, parser in waiting:
+            for action in parser._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    waiting += [(f"{label} {k}", p) for k, p in action.choices.items()]
+                action.required = False
+                action.type = None
+                action.choices = None
+            for group in parser._mutually_exclusive_groups:
+                group.required = False
+            for positional in parser._get_positional_actions():
+                parser._remove_action(positional)
+            yield label, parser
+
+
+def test_flags_have_hyphens_and_underscores_are_taken_for_them():
+    seen = 0
+    for name, parser in all_parsers():
+        assert isinstance(parser, Parser), name
+        for option, action in parser._option_string_actions.items():
+            assert "_" not in option, f"{name} {option}"
+            if "-" not in option.lstrip("-") or action.nargs == 0 and not action.dest:
+                continue
+            seen += 1
+            values = [] if action.nargs == 0 else ["a_b"]
+            old = option[:2] + option[2:].replace("-", "_")
+            found = [vars(parser.parse_args([flag, *values])) for flag in (option, old)]
+            assert found[0] == found[1] and found[0][action.dest] in (True, "a_b", ["a_b"]), name
+            if values:
+                assert vars(parser.parse_args([f"{old}=a_b"])) == found[0], name
+    assert seen > 10
+
+
+def test_what_follows_a_flag_is_left_as_it_is(capsys):
+    for argument in ("--config.a_b=c_d", "a_b", "--x=a_b", "-o=a_b", "model_x4.pth"):
+        assert hyphens(argument) == argument
+    parser = Parser()
+    parser.add_argument("--some-flag")
+    for arguments, message in (
+        (["--some_flg=1"], "unknown argument '--some-flg=1'; did you mean '--some-flag'?"),
+        (["stray"], "unknown argument 'stray'"),
+        (["--some"], "unknown argument '--some'; did you mean '--some-flag'?"),  # no abbreviation
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args(arguments)
+        assert capsys.readouterr().err == f"error: {message}\n"
+    flags, overrides = parser.parse_with_overrides(["--config.a_b=3", "--some_flag=x"])
+    assert flags.some_flag == "x" and overrides == {"a_b": 3}
+
+
+# What neither the command line nor the verbs may load before they need it.
+HEAVY = {
+    "grain", "optax", "orbax", "tensorflow", "tensorflow_datasets", "array_record", "tensorstore",
+    "ml_collections", "scipy", "skimage", "sklearn", "matplotlib", "PIL", "tifffile", "imagecodecs",
+}  # fmt: skip
+LOADED = """
+import contextlib, io, sys
+import flowsr_jax
+{}
+print(*{{name.partition('.')[0] for name in sys.modules}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import flowsr_jax.commands as c\nsys.argv = ['flowsr', '--help']\n"
+         "with contextlib.redirect_stdout(io.StringIO()): c.main()", {"jax", "flax", "numpy"}),
+        ("flowsr_jax.load, flowsr_jax.sample, flowsr_jax.imresize, flowsr_jax.SRFlow", set()),
+    ],
+    ids=["flowsr --help", "the verbs"],
+)  # fmt: skip
+def test_imports_are_light(code, heavy):
+    """No wall time: what is slow to import is not imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(code)], cwd=LAUNCH.parent, capture_output=True,
+        text=True, check=True, env={**os.environ, "PYTHONPATH": str(LAUNCH.parent)},
+    )  # fmt: skip
+    assert set(done.stdout.split()) & (HEAVY | heavy) == set()
 
 
 @pytest.mark.parametrize("name", ["sample", "rescale", "evaluate", "edit", "cascade"])

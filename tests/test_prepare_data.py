@@ -148,7 +148,7 @@ class TestCrops:
         wrong = np.zeros((3, 3, 3), np.uint8)
         write_png(tmp_path / "LR" / "dx2.png", wrong)
         arguments = [str(folder), "-o", str(tmp_path / "out"), "--crop", "0", "--scale", "2"]
-        assert main([*arguments, "--lr_dir", str(tmp_path / "LR")]) == 1
+        assert main([*arguments, "--lr-dir", str(tmp_path / "LR")]) == 1
         out = capsys.readouterr().out
         assert "skipped dx2.png: LR has 3x3 pixels, HR 48x70: not the scale 2" in out
         assert "2 records of 2 images, 1 left out" in out
@@ -209,7 +209,7 @@ class TestFaults:
         assert error.count("\n") == 1 and message in error
 
     @pytest.mark.parametrize(
-        "arguments", [[], ["HR"], ["HR", "--tfds", "cifar10"], ["HR", "-o", "x", "--lr_dir", "y"]]
+        "arguments", [[], ["HR"], ["HR", "--tfds", "cifar10"], ["HR", "-o", "x", "--lr-dir", "y"]]
     )
     def test_usage(self, main, arguments):
         with pytest.raises(SystemExit) as error:

@@ -287,7 +287,7 @@ def test_alpha_needs_the_mark(tmp_path, lr_file, capsys):
     save(tmp_path / "a.png", np.array(Image.open(lr_file)))
     found, said, _ = attempt(make(2), tmp_path / "a.png", capsys)
     assert found == Summary(0, 0, 1)
-    assert "a.png: failed: has an alpha channel that `launch/rescale.py down` did not" in said
+    assert "a.png: failed: has an alpha channel that `flowsr rescale down` did not" in said
     resaved(lr_file, tmp_path / "a.png", alpha=False)
     assert attempt(make(2), tmp_path / "a.png", capsys)[0].failed == 1
     resaved(lr_file, tmp_path / "a.png")

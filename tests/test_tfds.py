@@ -218,7 +218,7 @@ class TestErrors:
     def test_not_prepared(self, tmp_path):
         message = (
             rf"div2k/bicubic_x4' is not prepared: no {tmp_path}/div2k/bicubic_x4/\*/dataset_info"
-            rf".*prepare_data.py --tfds div2k/bicubic_x4 --data_dir {tmp_path}.*data.tfds_dir"
+            rf".*flowsr prepare-data --tfds div2k/bicubic_x4 --data-dir {tmp_path}.*data.tfds_dir"
             r".*DIV2K_train_HR.zip \(3,530,603,713 bytes\).*Licence: academic research"
         )
         with pytest.raises(ConfigError, match=message):
@@ -238,7 +238,7 @@ class TestErrors:
             (folder / "dataset_info.json").write_text(json.dumps(known))
             with pytest.raises(ConfigError, match="prepared as tfrecord, which cannot be read"):
                 TfdsSource("div2k/bicubic_x4", "train", data_dir=str(root))
-        assert main(["--tfds", "div2k/bicubic_x4", "--data_dir", str(root)]) == 2
+        assert main(["--tfds", "div2k/bicubic_x4", "--data-dir", str(root)]) == 2
         assert "prepared as tfrecord" in capsys.readouterr().err
         (folder / "dataset_info.json").write_text("{")
         with pytest.raises(ConfigError, match="dataset_info.json cannot be read"):
@@ -298,17 +298,17 @@ class TestErrors:
 
     def test_preparing_without_tensorflow(self, tmp_path, main, monkeypatch, capsys):
         monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
-        assert main(["--tfds", "cifar10", "--data_dir", str(tmp_path)]) == 2
+        assert main(["--tfds", "cifar10", "--data-dir", str(tmp_path)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "pip install tensorflow-cpu" in error
-        absent = ["--manual_dir", str(tmp_path / "absent")]
-        assert main(["--tfds", "cifar10", "--data_dir", str(tmp_path), *absent]) == 2
+        absent = ["--manual-dir", str(tmp_path / "absent")]
+        assert main(["--tfds", "cifar10", "--data-dir", str(tmp_path), *absent]) == 2
         assert "is not a folder" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
 
     def test_a_prepared_set_needs_no_tensorflow(self, div2k, main, monkeypatch, capsys):
         monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
-        assert main(["--tfds", "div2k/bicubic_x4", "--data_dir", str(div2k[0])]) == 0
+        assert main(["--tfds", "div2k/bicubic_x4", "--data-dir", str(div2k[0])]) == 0
         assert f"prepared in {div2k[1]}" in capsys.readouterr().out
 
 
@@ -359,7 +359,7 @@ def official(tmp_path, monkeypatch):
 class TestRealBuilders:
     def run(self, main, tmp_path, name: str, split: str) -> dict[bytes, dict]:
         """Prepare a set by the command; return its examples by the bytes of HR (tfds shuffles)."""
-        arguments = ["--data_dir", str(tmp_path / "sets"), "--manual_dir", str(tmp_path / "manual")]
+        arguments = ["--data-dir", str(tmp_path / "sets"), "--manual-dir", str(tmp_path / "manual")]
         if not (tmp_path / "sets").exists():
             assert main(["--tfds", name, *arguments]) == 0
         source = TfdsSource(name, split, data_dir=str(tmp_path / "sets"))
@@ -394,7 +394,7 @@ class TestRealBuilders:
 
     def records(self, main, tmp_path, scale):
         """A split of a prepared set becomes records."""
-        arguments = ["--data_dir", str(tmp_path / "sets"), "--crop", "0"]
+        arguments = ["--data-dir", str(tmp_path / "sets"), "--crop", "0"]
         out = str(tmp_path / "records")
         assert main(["--tfds", "div2k/bicubic_x4", *arguments, "-o", out]) == 0
         config = DataConfig(source="array_record", train_dir=out, scale=scale, patch_size=20)
@@ -477,7 +477,7 @@ class TestRealBuilders:
         assert len(train) == 2 * len(parts) and {k: e["label"] for k, e in found.items()} == wanted
 
     def test_mistakes_are_one_line(self, official, main, tmp_path, capfd):
-        arguments = ["--data_dir", str(tmp_path / "sets"), "--manual_dir", str(tmp_path / "manual")]
+        arguments = ["--data-dir", str(tmp_path / "sets"), "--manual-dir", str(tmp_path / "manual")]
         for name, message in (
             ("div2kk/bicubic_x4", "div2k"),
             ("div2k", "it has the options bicubic_x2, bicubic_x3"),

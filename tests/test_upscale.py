@@ -459,7 +459,7 @@ def test_main_statuses(tmp_path, params, main, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "0 written, 6 skipped, 1 failed"
     assert main([*call, "--seed", "-1"]) == 2
     assert main([*call, "--scale", "4"]) == 2
-    options = ["--scale", "2", "--tile", "64", "--back_project", "--uncertainty"]
+    options = ["--scale", "2", "--tile", "64", "--back-project", "--uncertainty"]
     assert main([*call[:3], str(tmp_path / "more"), *call[4:], *options, "--num-samples", "2"]) == 1
     assert len(list((tmp_path / "more").rglob("*.png"))) == 3 * 6
     capsys.readouterr()

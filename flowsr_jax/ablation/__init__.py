@@ -1,6 +1,6 @@
 """Ablations: variants of one config through the ordinary trainer, as one plot and one table.
 
-    python launch/ablate.py --study=glow_permutation -o OUT
+    flowsr ablate --study=glow_permutation -o OUT
 
 A study names a config and what its variants change in it.  The phases before the last one
 (SRFlow's encoder) are trained once, in OUT/shared, and every variant begins with the groups

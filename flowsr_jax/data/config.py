@@ -57,7 +57,7 @@ class DataConfig:
       source: training images: "embedded" photographs (nothing to download); "folder" of HR
         images; "paired", folders of HR and of LR images; "tfds", a set prepared by
         tensorflow-datasets as array_record; "array_record", a folder written by
-        launch/prepare_data.py; "digits", the 8x8 handwritten digits in scikit-learn, with
+        `flowsr prepare-data`; "digits", the 8x8 handwritten digits in scikit-learn, with
         labels; or a name that `register_source` added.
       train_dir: HR images, searched recursively, or records.
       train_lr_dir: LR images of "paired", found by name: 0001.png or 0001x4.png.

@@ -253,7 +253,7 @@ class _Visits:
         if min(height, width) < self._patch:
             raise ConfigError(
                 f"image {self._source.name(index)!r} has {width}x{height} pixels, fewer than "
-                f"patch_size = {self._patch}; launch/prepare_data.py writes records of crops and "
+                f"patch_size = {self._patch}; `flowsr prepare-data` writes records of crops and "
                 "leaves such images out"
             )
         return example

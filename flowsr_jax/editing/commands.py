@@ -1,4 +1,4 @@
-"""The sub-commands of `launch/edit.py`: one function each, (params, out, **flags) -> counts."""
+"""The sub-commands of `flowsr edit`: one function each, (params, out, **flags) -> counts."""
 
 from flowsr_jax.editing.commands_attribute import attribute_files
 from flowsr_jax.editing.commands_between import interpolate_file

@@ -1,4 +1,4 @@
-"""Files between two: `launch/edit.py interpolate`, for flows with and without LR."""
+"""Files between two: `flowsr edit interpolate`, for flows with and without LR."""
 
 from __future__ import annotations
 

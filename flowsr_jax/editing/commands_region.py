@@ -1,4 +1,4 @@
-"""Edits of a region of an image file; `launch/edit.py` calls them.
+"""Edits of a region of an image file; `flowsr edit` calls them.
 
 Each writes OUT/NAME_COMMAND.png and a picture sheet, and returns the counts; see
 `files.edit_file` for `seed`, `temperature`, `overwrite` and the errors.  The other

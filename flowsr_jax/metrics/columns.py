@@ -1,7 +1,7 @@
-"""The columns of all tables of images: training's validation and `launch/evaluate.py`.
+"""The columns of all tables of images: training's validation and `flowsr evaluate`.
 
 A metric of one's own is a `Metric`, added by `register_metric` and chosen by name: in a config
-as `train.metrics`, on the command line of `launch/evaluate.py` as `--metrics`.
+as `train.metrics`, on the command line of `flowsr evaluate` as `--metrics`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The training loop: phases, resuming, validation, checkpoints, signals.
 
-    python launch/train.py --config=configs/x.py --workdir=runs/x
+    flowsr train --config=configs/x.py --workdir=runs/x
 
 or, from Python, `train_and_evaluate(resolve(get_config()), "runs/x")`.
 """

@@ -1,4 +1,4 @@
-"""Files in, files out: `launch/sample.py` and `launch/rescale.py`."""
+"""Files in, files out: `flowsr sample` and `flowsr rescale`."""
 
 from flowsr_jax.upscaling.files import upscale_files
 from flowsr_jax.upscaling.image import upscale_image

@@ -25,7 +25,7 @@ class MarkError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """What `launch/rescale.py down` writes into an LR file.
+    """What `flowsr rescale down` writes into an LR file.
 
     Attributes:
       family, weights: of the model; see `identity`.
@@ -47,7 +47,7 @@ class Mark:
         """The texts of a PNG file: for people, and for `read_mark`."""
         return {
             "Comment": f"LR image that the rescaling model {self.family} {self.scale}x made of "
-            f"{self.width}x{self.height} pixels, for `launch/rescale.py up`. Keep it PNG.",
+            f"{self.width}x{self.height} pixels, for `flowsr rescale up`. Keep it PNG.",
             KEYWORD: json.dumps({"format": FORMAT, **dataclasses.asdict(self)}),
         }
 
@@ -125,7 +125,7 @@ def check_lr_file(picture: Picture, params: Params, weights: str) -> tuple[Mark 
 
     Raises:
       MarkError: the file is not restored: more than 8 bits, an alpha channel that
-        `launch/rescale.py` did not write, or another scale.
+        `flowsr rescale` did not write, or another scale.
     """
     config = params.config
     try:
@@ -136,7 +136,7 @@ def check_lr_file(picture: Picture, params: Params, weights: str) -> tuple[Mark 
         raise MarkError("has more than 8 bits per channel; LR images of a rescaling model have 8")
     if picture.alpha is not None and (mark is None or not mark.alpha):
         raise MarkError(
-            f"{nonsense}has an alpha channel that `launch/rescale.py down` did not write; remove it"
+            f"{nonsense}has an alpha channel that `flowsr rescale down` did not write; remove it"
         )
     if mark is None:
         if picture.format == "JPEG" and repairs_jpeg(params):
@@ -147,7 +147,7 @@ def check_lr_file(picture: Picture, params: Params, weights: str) -> tuple[Mark 
                 "in, so the result will be poor; keep LR images as PNG"
             ]
         return None, [
-            f"warning: {nonsense}`launch/rescale.py down` did not make this LR image. "
+            f"warning: {nonsense}`flowsr rescale down` did not make this LR image. "
             f"{config.family!r} is a codec that restores what its own `down` made, not super-"
             "resolution: the result will be poor"
         ]

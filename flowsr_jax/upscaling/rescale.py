@@ -108,7 +108,7 @@ def _require_rescaling(params: Params) -> None:
     if family.kind(params.config) != "rescaling":
         raise UsageError(
             f"family {family.name!r} is no rescaling model: it has no 'downscale'; "
-            "launch/sample.py does super-resolution"
+            "`flowsr sample` does super-resolution"
         )
 
 

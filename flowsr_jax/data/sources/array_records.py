@@ -1,4 +1,4 @@
-"""Images in a few large files (ArrayRecord), written by launch/prepare_data.py.
+"""Images in a few large files (ArrayRecord), written by `flowsr prepare-data`.
 
 A folder of records holds `records.json`, written last, and the files that it lists.  A record
 is a header, a name, and the pixels of HR and perhaps LR: row by row, each sample as the
@@ -86,7 +86,7 @@ def decode_record(data: bytes) -> tuple[dict[str, Any], str]:
 
 
 class ArrayRecordSource:
-    """The images of a folder written by launch/prepare_data.py.
+    """The images of a folder written by `flowsr prepare-data`.
 
     Args:
       folder: the folder with `records.json`.
@@ -179,7 +179,7 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(
             f"{path.absolute()} is not there: the folder holds no finished records; write them "
-            f"with python launch/prepare_data.py INPUT -o {folder}"
+            f"with flowsr prepare-data INPUT -o {folder}"
         ) from None
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}: {error})") from None

@@ -1,4 +1,4 @@
-"""What launch/prepare_data.py does: tfds sets from archives, records from images."""
+"""What `flowsr prepare-data` does: tfds sets from archives, records from images."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def open_input(
     """
     if tfds:
         return TfdsSource(tfds, split, data_dir=data_dir, scale=scale, cache_mib=0)
-    for path, option in ((folder, "INPUT"), (lr_folder, "--lr_dir")):
+    for path, option in ((folder, "INPUT"), (lr_folder, "--lr-dir")):
         if path is not None and not os.path.isdir(path):
             raise ConfigError(missing_folder(path, option))
     if lr_folder:

@@ -1,4 +1,4 @@
-"""Writing the images of a source as records: what launch/prepare_data.py calls.
+"""Writing the images of a source as records: what `flowsr prepare-data` calls.
 
 The work may be stopped at any point and begun again.  Files appear whole or not at all; a
 file is done when its own small JSON is there; `records.json`, which readers look for, comes

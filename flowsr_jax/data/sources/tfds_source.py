@@ -150,7 +150,7 @@ def find_prepared(name: str, data_dir: str | None = None) -> Path:
         raise ConfigError(
             f"the set {name!r} is not prepared: no {base}/*/{INFO}"
             + (f" (options there: {', '.join(options)})" if options else "")
-            + f". Run python launch/prepare_data.py --tfds {name} --data_dir {root}, or set "
+            + f". Run flowsr prepare-data --tfds {name} --data-dir {root}, or set "
             f"data.tfds_dir. {advice(name)}".rstrip()
         )
     newest = max(files, key=lambda f: [int(n) for n in f.parent.name.split(".")])
@@ -158,7 +158,7 @@ def find_prepared(name: str, data_dir: str | None = None) -> Path:
     if kind != "array_record":
         raise ConfigError(
             f"{newest.parent} was prepared as {kind}, which cannot be read at random; run python "
-            f"launch/prepare_data.py --tfds {name} --data_dir OTHER_FOLDER, and set data.tfds_dir"
+            f"flowsr prepare-data --tfds {name} --data-dir OTHER_FOLDER, and set data.tfds_dir"
         )
     return newest.parent
 
