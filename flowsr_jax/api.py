@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from flowsr_jax import memory
 from flowsr_jax.bijectors.invertibility import InvertibilityReport
 from flowsr_jax.io import torch_file, weights
 from flowsr_jax.io.torch_write import to_torch
@@ -131,6 +132,10 @@ def sample(
         check_temperature(temperature)
     if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
         raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
+    if not drawn_alone and num_samples is not None and not (is_traced(lr) or is_traced(key)):
+        pixels = lr.size // lr.shape[-1] * family.scale(params.config) ** 2
+        size = 4 * num_samples * pixels * family.channels(params.config)
+        memory.require("num_samples", num_samples, size, count=num_samples)
     if options.get("noise") is not None and not drawn_alone:
         options["noise"] = _check_noise(family, params.config, lr, num_samples, **options)
     lr = None if drawn_alone else jnp.asarray(lr, jnp.float32)

@@ -10,10 +10,11 @@ PEERS = ("upscaling", "editing", "evaluation", "train")
 # A floor, and what it may stand on.
 FLOORS = {
     "exits": set(),
+    "memory": set(),
     "console": {"exits"},
     "files": {"console", "files"},
     "drawing": {
-        "api", "config", "console", "drawing", "files", "math", "metrics", "models",
+        "api", "config", "console", "drawing", "files", "math", "memory", "metrics", "models",
     },
 }  # fmt: skip
 

@@ -14,9 +14,10 @@ from fake_family import FAMILY, FakeConfig
 from PIL import Image
 
 import flowsr_jax
+from flowsr_jax import memory
 from flowsr_jax.console import Summary, UsageError
-from flowsr_jax.drawing import memory, windows
 from flowsr_jax.drawing import sampler as sampler_module
+from flowsr_jax.drawing import windows
 from flowsr_jax.files.heat_map import heat_map
 from flowsr_jax.files.images import read_image, read_rgb, write_png
 from flowsr_jax.math.resize import imresize

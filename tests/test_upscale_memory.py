@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_tiles import NOISY, make_noisy
 
-from flowsr_jax.drawing import Sampler, image_strips, memory
+from flowsr_jax import memory
+from flowsr_jax.drawing import Sampler, image_strips
 from flowsr_jax.drawing import sampler as sampler_module
 from flowsr_jax.models import FAMILIES
 

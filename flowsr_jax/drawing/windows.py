@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.drawing import memory
+from flowsr_jax import memory
 from flowsr_jax.drawing.noise import square_side
 from flowsr_jax.drawing.tiles import OVERLAP, floor_length, padded_size, round_up
 from flowsr_jax.models import Params, family_of
@@ -69,6 +69,9 @@ class Windows(abc.ABC):
         self.step = square_side(self.multiple)
         self.rescales = family.kind(config) == "rescaling"
         self.channels = family.lr_channels(config)
+        if num_samples > 1:  # a strip holds all samples of one row of windows (`_host_rows`)
+            least = 36 * (self.scale * self.step) ** 2 * num_samples
+            memory.require("num_samples", num_samples, least, count=num_samples, host=True)
         self._per_pixel: dict[int, float] = {}
         self.budget = int(SHARE * memory.device_memory())
         self._strip = SHARE / 2 * memory.host_memory()

@@ -87,12 +87,13 @@ def attribute_files(
         raise UsageError("--directions needs an --image to move")
     if not np.isfinite([reach, factor]).all():
         raise UsageError(f"reach = {reach} and factor = {factor} must be finite")
-    edits.check_points(steps)
+    edits.check_points(steps, name="steps")
     out, failed = Path(out), 0
     require_writable(out)
     kept = out / "directions.npz"
     if image is not None:  # a mistake in it is told before the long work
         pixels = read_pixels(params, image, size)
+        edits.check_points(steps, pixels.shape, "steps")
         code = edits.to_codes(params, to_float(pixels[None]), label=label)
     made = directions is None and (overwrite or not kept.exists())
     if not made:

@@ -8,12 +8,12 @@ import numpy as np
 from flowsr_jax import api
 from flowsr_jax.console import Summary, UsageError
 from flowsr_jax.editing import conditional, unconditional
-from flowsr_jax.editing.files import Result, difference, edit_file
+from flowsr_jax.editing.files import Result, difference, edit_file, require_room
 from flowsr_jax.editing.interpolate import interpolate
 from flowsr_jax.editing.pairs import as_image, read_pair
 from flowsr_jax.editing.unconditional_files import check_model, read_pixels, to_pixels
 from flowsr_jax.files.colour import to_float
-from flowsr_jax.models import Params, kind_of
+from flowsr_jax.models import Params, kind_of, scale_of
 
 
 def interpolate_file(
@@ -36,8 +36,7 @@ def interpolate_file(
     no LR, each has its own LR, and the LRs are interpolated too.  `size` and `label` are
     for models that take no LR; see `unconditional_files.read_pixels`.
     """
-    if steps < 2:
-        raise UsageError(f"steps = {steps} must be at least 2: the end points are two")
+    unconditional.check_points(steps, name="steps")
     unconditional_model = kind_of(params) != "super_resolution"
     if unconditional_model:
         check_model(params)
@@ -51,6 +50,12 @@ def interpolate_file(
             raise UsageError("size and label are for models that take no LR")
         if pair is None and lr is None:
             raise UsageError("interpolate needs --pair or --lr, or both")
+    if size is not None:
+        unconditional.check_points(steps, (size, size, 3), "steps")
+    elif pair is None:
+        require_room("steps", steps, lr, scale_of(params))
+    else:
+        require_room("steps", steps, pair[0])
     weights = np.linspace(0, 1, steps)
 
     def between_files(key, warn):

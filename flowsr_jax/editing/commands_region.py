@@ -16,7 +16,7 @@ from flowsr_jax import api
 from flowsr_jax.console import Summary, UsageError
 from flowsr_jax.editing import conditional
 from flowsr_jax.editing.commands_image import normalized
-from flowsr_jax.editing.files import Result, difference, edit_file, mask_column
+from flowsr_jax.editing.files import Result, difference, edit_file, mask_column, require_room
 from flowsr_jax.editing.pairs import (
     as_image,
     consistency,
@@ -52,6 +52,10 @@ def resample_file(
         raise UsageError("resample needs --lr, or --hr, or both")
     if num_samples < 1:
         raise UsageError(f"num_samples = {num_samples} must be at least 1")
+    if hr is None:
+        require_room("num_samples", num_samples, lr, scale_of(params))
+    else:
+        require_room("num_samples", num_samples, hr)
     endings = [""] if num_samples == 1 else [f"_{i}" for i in range(num_samples)]
 
     def work(key, warn):

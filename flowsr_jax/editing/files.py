@@ -10,11 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from flowsr_jax import memory
 from flowsr_jax.console import Progress, Summary, UsageError, check_seed, progress
 from flowsr_jax.drawing import SampleError, image_key
 from flowsr_jax.files.atomic import require_writable
 from flowsr_jax.files.heat_map import heat_map
-from flowsr_jax.files.images import write_png
+from flowsr_jax.files.images import read_rgb, write_png
 from flowsr_jax.files.sheet import write_sheet
 from flowsr_jax.models.inputs import check_temperature
 
@@ -109,6 +110,18 @@ def _attempt(name: str, files: Mapping[str, Path], work, key, shown: Progress) -
     if len(files) > 2:
         text += f" and {len(files) - 2} more"
     return "written", text + "".join(f"; {note}" for note in result.notes)
+
+
+def require_room(name: str, count: int, source: str | os.PathLike, factor: int = 1) -> None:
+    """Raise ValueError unless `count` float images fit in memory.
+
+    Args:
+      name: the argument that is the count.
+      source: the image file whose size theirs is `factor` times.
+    """
+    height, width = read_rgb(source).shape[:2]
+    size = 12 * count * height * width * factor**2
+    memory.require(name, count, size, count=count, host=True)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:

@@ -9,13 +9,14 @@ Kingma and Dhariwal (2018) sections 6 and 7; docs/papers/glow.md section 5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax import api
+from flowsr_jax import api, memory
 from flowsr_jax.editing.interpolate import interpolate
 from flowsr_jax.models import Params, family_of, kind_of
 from flowsr_jax.models.base import Family
@@ -126,7 +127,7 @@ def interpolate_images(params: Params, first, second, points: int = 5, *, label=
       ValueError: images of different shapes, or that the model cannot take; points < 2.
     """
     check_unconditional(params)
-    check_points(points)
+    check_points(points, np.shape(first))
     if np.shape(first) != np.shape(second):
         raise ValueError(
             f"the two images must have one shape, got {np.shape(first)} and {np.shape(second)}"
@@ -195,7 +196,7 @@ def manipulate(codes, directions, amounts) -> jax.Array:
 
 def attribute_line(code, direction, points: int = 5, reach: float = 1.0) -> jax.Array:
     """Return [points,D] from code - reach * direction to code + reach * direction, [D] each."""
-    check_points(points)
+    check_points(points, np.shape(code))
     return manipulate(code, direction[None], jnp.linspace(-reach, reach, points)[:, None])
 
 
@@ -208,10 +209,11 @@ def projection(codes, directions) -> jax.Array:
     return jnp.asarray(codes) @ directions.T / jnp.sum(jnp.square(directions), axis=1)
 
 
-def check_points(points) -> None:
-    """Raise ValueError unless `points` is an integer >= 2."""
+def check_points(points, shape: Sequence[int] = (), name: str = "points") -> None:
+    """Raise ValueError unless `points` is an integer >= 2 and so many images [H,W,C] fit."""
     if not isinstance(points, int) or points < 2:
-        raise ValueError(f"points = {points!r} must be a whole number, at least 2")
+        raise ValueError(f"{name} = {points!r} must be a whole number, at least 2")
+    memory.require(name, points, 4 * points * math.prod(shape), count=points)
 
 
 def _given(label) -> dict:

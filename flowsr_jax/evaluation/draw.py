@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flowsr_jax import api
+from flowsr_jax import api, memory
 from flowsr_jax.drawing import Downscaler, SampleError, Sampler, image_strips
 from flowsr_jax.math.gaussian import fitted_bits_per_dim
 from flowsr_jax.metrics import to_uint8
@@ -61,6 +61,8 @@ def draw_tight(
     height, width = lr.shape[:2]
     padding = [(0, -height % step), (0, -width % step), (0, 0)]
     padded = np.pad(lr, padding, mode="reflect")[None].astype(np.float32) / 255
+    size = 4 * num_samples * lr.size * scale_of(params) ** 2
+    memory.require("num_samples", num_samples, size, count=num_samples, host=True)
     found = []
     for i in range(num_samples):
         with warnings.catch_warnings():

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flowsr_jax import memory
 from flowsr_jax.config import choice
 from flowsr_jax.math.arrays import is_known
 
@@ -67,6 +68,10 @@ def imresize(
     if not is_known(x.shape[1:3]):
         return ranked(_enlarge_any(x, scale, choice("border", border, TIES)))
     axes = _axes(x.shape[1:3], scale, output_shape, choice("border", border, TIES))
+    rows = sum(16 * m * (math.ceil(4 / min(ratio, 1.0)) + 2) for _, (_, m, ratio) in axes)
+    result = math.prod(m for _, (_, m, _) in axes) * x.shape[0] * x.shape[3]
+    what = ("scale", scale) if output_shape is None else ("output_shape", output_shape)
+    memory.require(*what, rows + result * x.dtype.itemsize, host=True)
     taps = {axis: _taps(*key, border) for axis, key in axes}
     if isinstance(x, jax.Array):
         out = _resize_jax(x, taps, border, uint8_stages)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from flowsr_jax import memory
 from flowsr_jax.bijectors import Rescale
 from flowsr_jax.bijectors.invertibility import InvertibilityReport, inspect_inverse
 from flowsr_jax.math import gaussian
@@ -282,6 +284,7 @@ class Unconditional:
         if not all(isinstance(n, int) and n > 0 for n in shape):
             raise ValueError(f"shape must hold positive integers, got {shape}")
         self.check_shape(config, shape)
+        memory.require("shape", shape, 4 * math.prod(shape), count=shape[0])
         return shape
 
     def _check_latents(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from flowsr_jax import memory
 from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.models.base import Family, Params
 from flowsr_jax.train.begin import take_over
@@ -117,6 +119,8 @@ def _check_data(config: Config, family: Family, source: Any) -> None:
             "('digits' and some sets of 'tfds' have): set model.classes = 0, or another source"
         )
     shapes = batch_shapes(config, source)
+    size = math.prod(shapes["hr"].shape) // jax.process_count()
+    memory.require("train.batch_size", config.train.batch_size, size, host=True)
     if family.check_hr:
         _check_image(
             f"data.patch_size = {data.patch_size}, data.channels = {data.channels}",

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flowsr_jax import memory
 from flowsr_jax.diffusion import chain, process
 from flowsr_jax.diffusion.samplers import SamplerConfig, coefficients, grid
 from flowsr_jax.diffusion.schedules import warn_if_signal_remains
+from flowsr_jax.math.arrays import is_traced
 from flowsr_jax.models.base import View
 from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.arguments import (
@@ -112,6 +114,9 @@ def sample(
     if noise is not None:
         (x_T,) = (seed,) = noise
     out = batch_shape(config, lr, shape, num_samples, (x_T, label))
+    if not (is_traced(lr) or is_traced(key)):
+        kept = (trajectory or 1, *out)
+        memory.require("shape", kept if trajectory else out, 4 * math.prod(kept), count=out[0])
     small = out if lr is None else (*out[:-3], *lr.shape[1:])
     corrected = steps - (chosen.name == "pc")  # levels with Langevin steps
     corrections *= corrected > 0

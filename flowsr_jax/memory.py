@@ -1,4 +1,4 @@
-"""How much memory is there."""
+"""How much memory is there, and whether a request fits into it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,26 @@ def device_memory() -> int:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return host_memory()
+
+
+def require(name: str, value: object, size: int, *, count: int = 1, host: bool = False) -> None:
+    """Raise ValueError if a request needs more memory than there is, before anything is made.
+
+    Args:
+      name, value: the argument that asks for it.
+      size: bytes that are needed at the least, whatever the program: of the results.
+      count: the number of equal things among them; the message says how many would fit.
+      host: they are kept in the computer's memory, else in that of all devices.
+    """
+    free = host_memory() if host else device_memory()
+    if not host and jax.default_backend() != "cpu":  # CPU devices share their memory
+        free *= jax.device_count()
+    if size > free:
+        fit = f", enough for {free * count // size} of {count}" if count > 1 else ""
+        raise ValueError(
+            f"{name} = {value} needs at least {size / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free{fit}"
+        )
 
 
 def host_memory() -> int:
