@@ -130,6 +130,10 @@ def sample(
         check_key(key)
     if not drawn_alone:
         check_temperature(temperature)
+        if temperature is None:
+            temperature = family.default_temperature(params.config)
+        if temperature is not None:  # of any type: one program for all
+            temperature = jnp.asarray(temperature, jnp.float32)
     if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
         raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
     if not drawn_alone and num_samples is not None and not (is_traced(lr) or is_traced(key)):

@@ -122,7 +122,8 @@ def at_most(monkeypatch):
 def test_temperature_is_traced_once(tiny, pair, at_most):
     _, lr = pair
     at_most(1)
-    for temperature in (0.1, 0.2, 0.3):
+    types = (0.1, 0, None, np.float64(0.2), np.int8(1), jnp.float32(0.3), jnp.bfloat16(0.5))
+    for temperature in types:
         flowsr_jax.sample(tiny, lr, jax.random.key(0), temperature=temperature, num_samples=5)
     with pytest.raises(AssertionError, match="traced > 1 times"):
         flowsr_jax.sample(tiny, lr, jax.random.key(0), num_samples=4)

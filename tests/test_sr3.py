@@ -113,6 +113,30 @@ def test_samplers_share_one_program_and_are_reproducible(tiny, lr, monkeypatch):
     np.testing.assert_allclose(still[0], still[1], atol=2e-4)
 
 
+def test_sample_can_be_differentiated(tiny, lr):
+    key, t = jax.random.key(4), jnp.float32(0.7)
+    direction = np.random.default_rng(0).standard_normal(lr.shape).astype("f")
+
+    def loss(params, lr, t):
+        out = sample(params, lr, key, steps=3, temperature=t, clip="none")
+        return jnp.mean(jnp.square(out))
+
+    grads = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(tiny, lr, t)
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads))
+    # Central differences of the program that serves all lengths.
+    pairs = [
+        (jax.tree.map(functools.partial(jnp.multiply, 1 + s), tiny), lr + s * direction, t + s)
+        for s in (-1e-2, 1e-2)
+    ]
+    for at, along in enumerate((tiny, direction, jnp.float32(1))):
+        ends = [[tiny, lr, t] for _ in pairs]
+        for end, moved in zip(ends, pairs, strict=True):
+            end[at] = moved[at]
+        want = (float(loss(*ends[1])) - float(loss(*ends[0]))) / 2e-2
+        slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, grads[at], along)))
+        np.testing.assert_allclose(slope, want, rtol=0.02, atol=1e-4)
+
+
 def test_given_noise_batches_and_trajectories(tiny, lr):
     x_T, *noises = np.random.default_rng(0).standard_normal((5, 2, 16, 16, 3), np.float32)
     noises = np.stack(noises)

@@ -85,7 +85,8 @@ def check_temperature(temperature: Any) -> None:
     if temperature is None or not _is_concrete(temperature):
         return
     value = np.asarray(temperature)
-    if value.ndim or not np.issubdtype(value.dtype, np.number):
+    kinds = (jax.numpy.integer, jax.numpy.floating)
+    if value.ndim or not any(jax.numpy.issubdtype(value.dtype, kind) for kind in kinds):
         raise ValueError(f"temperature must be one number, got {temperature!r}")
     if not np.isfinite(value) or value < 0:
         raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")

@@ -61,9 +61,10 @@ def sample(
 ):
     """Draw images by iterative refinement; see flowsr_jax.sample.
 
-    The chain is one compiled loop (not reverse-differentiable).  Images of any size are
-    padded by reflection to what the network can halve, and cropped.  Noise arrays have the
-    size of the result.
+    The chain is one compiled loop, and one program serves all lengths.  Inside jit, grad or
+    vmap its length is fixed, which makes it differentiable in reverse (every step's
+    intermediates are kept then).  Images of any size are padded by reflection to what the
+    network can halve, and cropped.  Noise arrays have the size of the result.
 
     Args:
       params: SR3 parameters.
@@ -114,7 +115,9 @@ def sample(
     if noise is not None:
         (x_T,) = (seed,) = noise
     out = batch_shape(config, lr, shape, num_samples, (x_T, label))
-    if not (is_traced(lr) or is_traced(key)):
+    arrays = params, lr, key, temperature, guidance, cond_level, x_T, noises, corrector_noises
+    traced = any(map(is_traced, jax.tree.leaves((*arrays, cond_noise))))
+    if not traced:
         kept = (trajectory or 1, *out)
         memory.require("shape", kept if trajectory else out, 4 * math.prod(kept), count=out[0])
     small = out if lr is None else (*out[:-3], *lr.shape[1:])
@@ -142,8 +145,8 @@ def sample(
         params,
         lr,
         key,
-        chain.pad(table, ROWS),
-        np.int32(steps),
+        table if traced else chain.pad(table, ROWS),
+        None if traced else np.int32(steps),
         jnp.float32(1.0 if temperature is None else temperature),
         (x_T, noises, corrector_noises, cond_noise),
         label,
