@@ -5,11 +5,12 @@ What a family offers is a dict of `Program`s: `Family.programs`, or those of its
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import jax
 import numpy as np
 
 from flowsr_jax.config import choice, to_dict
-from flowsr_jax.files.atomic import atomic_write, require_writable
+from flowsr_jax.files.atomic import atomic_folder, atomic_write, require_writable
 from flowsr_jax.models.base import Params, family_of
 from flowsr_jax.models.programs import Program, verb_programs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-PARAMS = "params.safetensors"
+PARAMS, RECORD, README = "params.safetensors", "export.json", "README.md"
 EXAMPLE_SIDE = 32  # LR pixels of the example call
 MULTIPLES = (1, 2, 4, 8, 16, 32)  # factors tried for the step of the open LR sizes
 UNTRACEABLE = (
@@ -57,7 +58,7 @@ def export_model(
 
     Args:
       params: model parameters.
-      folder: made when missing; files of these names in it are replaced.
+      folder: made when missing; an older export in it is replaced as a whole.
       programs: which of the family's programs; None is its default ones.
       batch: number of images; None leaves it open.
       size: LR (height, width); None leaves it open, in multiples of what the model needs.
@@ -118,10 +119,12 @@ def export_model(
         else:
             function = jax.jit(call)
             specs = [{k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in leaves.items()}, *specs]
-        return program, jax.export.export(function, platforms=tuple(platforms))(*specs)
+        with _without_places():
+            return program, jax.export.export(function, platforms=tuple(platforms))(*specs)
 
     folder = Path(folder)
-    require_writable(folder)
+    require_writable(folder.resolve().parent)
+    _refuse_others(folder)
     record: dict[str, Any] = {
         "format": 1,
         "family": family.name,
@@ -133,6 +136,7 @@ def export_model(
         "params": None,
         "metadata": dict(metadata or {}),
     }
+    files: dict[str, bytes] = {}
     for number, name in enumerate(names):
         program, made = _first_possible(name, exported, step, open_size=size is None)
         file = "model.stablehlo" if number == 0 else f"{name}.stablehlo"
@@ -140,7 +144,7 @@ def export_model(
             {"name": key, "meaning": x.meaning, **_array(x)} for key, x in program.inputs.items()
         ]
         record["programs"][name] = {
-            **_write(folder / file, bytes(made.serialize())),
+            **_described(files, file, bytes(made.serialize())),
             "meaning": program.meaning,
             "inputs": inputs,
             "outputs": [_array(x) for x in made.out_avals],
@@ -149,9 +153,13 @@ def export_model(
     if not bake:
         from safetensors.numpy import save
 
-        record["params"] = _write(folder / PARAMS, save(leaves))
-    _write(folder / "export.json", (json.dumps(record, indent=2) + "\n").encode())
-    _write(folder / "README.md", readme(record).encode())
+        record["params"] = _described(files, PARAMS, save(leaves))
+    files[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
+    files[README] = readme(record).encode()
+    with atomic_folder(folder) as new:
+        for file, data in files.items():
+            with atomic_write(new / file) as written:
+                written.write(data)
     return record
 
 
@@ -210,11 +218,35 @@ def _example(file: str, program: Program, bake: bool) -> str:
     return "\n".join([*lines, f"result = jax.jit(program.call)({arguments})"])
 
 
-def _write(path: Path, data: bytes) -> dict[str, Any]:
-    with atomic_write(path) as file:
-        file.write(data)
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Keep paths and lines of source files, which differ by machine, out of programs."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise ExportError if a folder holds anything but an export, for it is replaced as a whole."""
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder}: is no folder")
+    known = (PARAMS, RECORD, README)
+    for path in sorted(folder.iterdir()) if folder.exists() else ():
+        if path.name not in known and path.suffix != ".stablehlo":
+            raise ExportError(
+                f"{folder}: holds {path.name!r}, which is no part of an export; name a new folder, "
+                "or that of an older export, which is replaced"
+            )
+
+
+def _described(files: dict[str, bytes], name: str, data: bytes) -> dict[str, Any]:
+    files[name] = data
     return {
-        "file": path.name,
+        "file": name,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 import flowsr_jax
+from flowsr_jax import export
 from flowsr_jax.diffusion.schedules import ScheduleConfig
 from flowsr_jax.export import export_model
+from flowsr_jax.files import atomic
+from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.models.base import Params, get_family
 from flowsr_jax.models.irn import IRNConfig
 from flowsr_jax.models.rrdb.config import RRDBConfig
@@ -257,3 +260,62 @@ def test_command(tmp_path, exported, capsys):
         print(error, end="")
         assert code == 2 and error.startswith("error: ") and error.count("\n") == 1
         assert message in error
+
+
+ANEW = """
+import sys, jax
+sys.path.insert(0, sys.argv[1])
+from test_export import ENCODER, _params
+from flowsr_jax.export import export_model
+export_model(_params(ENCODER), sys.argv[2])
+"""
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_an_export_is_the_same_bytes_from_another_process(tmp_path, exported):
+    export_model(exported["rrdb"][0], tmp_path / "here")
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    command = [sys.executable, "-c", ANEW, str(ROOT / "tests"), str(tmp_path / "there")]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    here, there = files_of(tmp_path / "here"), files_of(tmp_path / "there")
+    assert here == there and str(ROOT).encode() not in b"".join(here.values())
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_an_export_over_an_older_one_is_all_new_or_all_old(
+    tmp_path, exported, monkeypatch, exchange
+):
+    if not exchange:  # where the system cannot
+        monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: None)
+    out, how = tmp_path / "out", {"size": (4, 4), "batch": 1, "platforms": ["cpu"]}
+    params = exported["rrdb"][0]
+    export_model(params, out, bake=True, **how)
+    old = files_of(out)
+    for number in range(4):  # killed while it writes its n-th file, or before the exchange
+        write, done = atomic_write, []
+
+        def dies(path, write=write, done=done, number=number):
+            done.append(path)
+            if len(done) > number:
+                raise KeyboardInterrupt
+            return write(path)
+
+        with monkeypatch.context() as planted, pytest.raises(KeyboardInterrupt):
+            planted.setattr(export, "atomic_write", dies)
+            export_model(params, out, **how)
+        assert files_of(out) == old
+    export_model(params, out, **how)
+    assert set(files_of(out)) == {
+        "model.stablehlo",
+        "params.safetensors",
+        "export.json",
+        "README.md",
+    }
+    assert os.listdir(tmp_path) == ["out"]
+    (out / "mine.txt").touch()
+    with pytest.raises(ValueError, match="holds 'mine.txt', which is no part of an export"):
+        export_model(params, out, **how)

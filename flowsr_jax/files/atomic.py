@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -46,6 +48,45 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Make a folder beside `path`; it takes the place of `path` when the block succeeds.
+
+    All of the older folder goes at once.  An error, an interruption or a kill leaves it as
+    it was; after a kill the new one remains beside it (see `remove_leftovers`).
+
+    Yields:
+      the folder to write to.
+
+    Raises:
+      OSError: the parent folder cannot be written to, or `path` is no folder that can be
+        moved (a mount).
+    """
+    path = Path(path).resolve()
+    temporary = path.with_name(f"{_owned(os.getpid())}{secrets.token_hex(8)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            _exchange(temporary, path)
+        else:
+            os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change places, at once where the system can (Linux)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename and not rename(here, os.fsencode(new), here, os.fsencode(old), exchange):
+        return
+    aside = old.with_name(f"{_owned(os.getpid())}{secrets.token_hex(8)}")
+    os.rename(old, aside)
+    os.rename(new, old)
+    os.rename(aside, new)
+
+
 def require_writable(folder: str | os.PathLike) -> None:
     """Make a folder, where it is missing, and see that files can be written there.
 
@@ -74,8 +115,10 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
         for path in Path(folder).iterdir():
             found = re.fullmatch(r".*-(\d+)-[0-9a-f]{16}", path.name)
             if found and path.name.startswith(_owned(int(found[1]))) and not _lives(int(found[1])):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _owned(pid: int) -> str:
