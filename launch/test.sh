@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up an environment and pass the tests.
-#   bash launch/test.sh                 # lint and all but the slow tests
+#   bash launch/test.sh                 # lint, and the tests of a few minutes
+#   bash launch/test.sh --runlong       # all but the slow ones, as CI
 #   bash launch/test.sh --runslow       # everything
 set -euo pipefail
 cd "$(dirname "$0")/.."

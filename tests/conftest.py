@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile more than they run: few optimisations are half the time, in commands under test
+# too.  Modules that compare with reference data see what users run: `as_users_compile`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Commands under test keep no compiled programs in the home of who runs the tests.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="flowsr_cache_")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -47,25 +50,30 @@ def _forget_programs():
 
 
 @pytest.fixture(scope="module")
-def quick_compile():
-    """Compile with few optimisations: half the time, for modules that compile more than they run.
-
-    Not for those that compare with reference data, which are to see what users run.
-    """
+def as_users_compile():
+    """Compile with all optimisations, for modules that compare with reference data."""
     import jax
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--runslow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--runlong", action="store_true", help="run the tests marked long too")
+    parser.addoption("--runslow", action="store_true", help="run all tests: long and slow too")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--runslow") or "slow" in config.getoption("markexpr"):
-        return
+    chosen = config.getoption("markexpr")
+    every = config.getoption("--runslow")
+    left_out = {
+        "long": not (every or config.getoption("--runlong") or "long" in chosen),
+        "slow": not (every or "slow" in chosen),
+    }
     for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))
+        for mark, leave in left_out.items():
+            if leave and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=f"{mark}: run with --run{mark}"))

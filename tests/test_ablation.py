@@ -21,8 +21,6 @@ from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.overrides import override, plain
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).resolve().parents[1]
 LR = "train.phases.flow.groups.flow.lr"
 TINY = Study(

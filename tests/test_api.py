@@ -24,8 +24,6 @@ from flowsr_jax.models.srflow import sample as srflow_sample
 from flowsr_jax.models.srflow.losses import add_noise, nll_loss
 from flowsr_jax.nets.conv import Compute
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TINY = SRFlowConfig(
     encoder=RRDBConfig(nf=6, gc=4, nb=2),
     steps=(1, 2, 1),

@@ -38,8 +38,6 @@ from flowsr_jax.bijectors import (
 from flowsr_jax.nets.mlp import MLP
 from flowsr_jax.testing import Invariants, check_bijector
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 

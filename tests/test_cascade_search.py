@@ -20,8 +20,6 @@ from flowsr_jax.models.sr3.network import init
 from flowsr_jax.nets.unet import UNetConfig
 from flowsr_jax.schedule_search import candidates, patch_fid, search_schedule, with_schedule
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).resolve().parents[1]
 KEY = jax.random.key(0)
 SMALL = {

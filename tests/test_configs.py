@@ -20,8 +20,6 @@ import flowsr_jax
 from flowsr_jax.models import get_family
 from flowsr_jax.train.config import resolve
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = {
     "srflow_div2k": ("", "8x", "flow", "smoke"),

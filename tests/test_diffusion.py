@@ -33,8 +33,6 @@ from flowsr_jax.diffusion.schedules import (
     warn_if_signal_remains,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 EXACT = 1e-9
 ROWS = 128
 LINEAR = ScheduleConfig("linear", 1000, 1e-4, 2e-2)

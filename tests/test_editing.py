@@ -15,8 +15,6 @@ from flowsr_jax.editing.normalize import normalize_latents, normalize_to
 from flowsr_jax.metrics import lr_psnr, psnr, to_uint8
 from flowsr_jax.models import get_family
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 MODES = ("global", "local", "spatial")
 LIMIT = 1e-5  # of arrays computed in float64
 REACH = 40  # HR pixels that the demo's couplings see: 3 steps of 2 at H/4, 4 of 2 at H/2

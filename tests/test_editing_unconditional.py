@@ -25,8 +25,6 @@ from flowsr_jax.editing.attributes import (
 )
 from flowsr_jax.models import get_family
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
     "glow": {"levels": 2, "steps": 1, "hidden": 4, "size": 8},

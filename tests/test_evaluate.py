@@ -28,8 +28,6 @@ from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 from flowsr_jax.upscaling import upscale_files
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parents[1]
 TINY = SRFlowConfig(
     encoder=RRDBConfig(scale=2, nf=4, gc=4, nb=1), steps=(0, 1), hidden=4, stacked_blocks=(0,)

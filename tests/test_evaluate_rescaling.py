@@ -27,8 +27,6 @@ from flowsr_jax.train.evaluate import evaluate
 from flowsr_jax.train.report import write_report
 from flowsr_jax.upscaling import upscale_image
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parents[1]
 IRN, GLOW = get_family("irn"), get_family("glow")
 FIDELITY = ("lr_fidelity_psnr", "lr_fidelity_ssim", "lr_fidelity_psnr_y", "lr_fidelity_ssim_y")

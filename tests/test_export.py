@@ -26,8 +26,6 @@ from flowsr_jax.models.sr3 import SR3Config
 from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.nets.unet import UNetConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 pytest.importorskip("flatbuffers", reason="jax.export writes with the package flatbuffers")
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = RRDBConfig(scale=2, nf=4, gc=2, nb=1)

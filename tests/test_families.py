@@ -196,7 +196,7 @@ class _Wide(nn.Module):
         return x.reshape(b, s * h, s * w, 3)
 
 
-def test_a_flax_module_is_a_family(tmp_path, quick_compile):
+def test_a_flax_module_is_a_family(tmp_path):
     family = regression_family("wide", _WideConfig, module=_Wide)
     with FAMILIES.using("wide", family):
         params = family.init(_WideConfig(), jax.random.key(0))

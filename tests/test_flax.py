@@ -23,7 +23,6 @@ from flowsr_jax.models import get_family
 from flowsr_jax.models.glow import GlowConfig
 from flowsr_jax.models.srflow import SRFlowConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 KEY = jax.random.key(0)
 RRDB = {"nf": 4, "gc": 2, "nb": 2}
 GLOW = GlowConfig(levels=1, steps=2, hidden=4, size=4, channels=2)

@@ -18,8 +18,6 @@ from flowsr_jax.models.importer import state_dict
 from flowsr_jax.nets.conv import PLAIN
 from flowsr_jax.nets.glow_net import bordered_conv
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SMALL = {"levels": 2, "steps": 1, "hidden": 4, "size": 8}
 
 

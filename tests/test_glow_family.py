@@ -20,8 +20,6 @@ from flowsr_jax.models.nice.sample import FLOW as NICE
 from flowsr_jax.models.realnvp.sample import FLOW as REALNVP
 from flowsr_jax.models.unconditional import Unconditional, dequantize, to_uint8
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:

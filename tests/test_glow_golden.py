@@ -24,6 +24,8 @@ from flowsr_jax.models.unconditional import dequantize, pixels, to_uint8
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 LN2 = np.log(2.0)
 METRICS = ("bits_per_dim", "bits_y", "class_error")
 NO_CLASS = {"bits_y": 0.0, "class_error": 1.0}

@@ -27,8 +27,6 @@ from flowsr_jax.models.srflow.network import build_flow as srflow_flow
 from flowsr_jax.nets.mlp import MLP
 from flowsr_jax.testing import moved
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def _levels(key, sizes, channels):
     return [jax.random.normal(key, (1, n, n, channels)) for n in sizes]

@@ -22,8 +22,6 @@ from flowsr_jax.models.irn.plus import init_state, without_plus
 from flowsr_jax.models.irn.sample import decode, downscale, encode, upscale
 from flowsr_jax.models.irn.weights import constants, discriminator_rules, irn_rules
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # For programs that run once or so: half the time to compile.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TINY = IRNConfig(scale=2, blocks=(1,), growth=4)

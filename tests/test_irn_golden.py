@@ -41,6 +41,7 @@ from flowsr_jax.nets.vgg import VGG19
 from flowsr_jax.train.config import GroupConfig
 from flowsr_jax.train.optimizer import make_optimizer
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
 
 def read(shared, name):
     """(golden arrays, official weights, config) of a golden file."""

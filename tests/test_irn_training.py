@@ -16,8 +16,6 @@ from flowsr_jax.train.begin import take_over
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import train_and_evaluate
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def vgg_file(path):
     """Random weights of VGG19's features, as a file with torchvision's names."""

@@ -14,7 +14,6 @@ import pytest
 from flowsr_jax.nets import layers
 from flowsr_jax.nets.conv import PLAIN, Compute, conv2d, matmul
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 HALF = Compute(dtype="bfloat16", conv="xla")
 
 

@@ -19,8 +19,6 @@ from flowsr_jax.models.srflow.network import condition
 from flowsr_jax.nets.conv import Compute, conv2d
 from flowsr_jax.nets.upsampled import Upsampled, conv_nearest, conv_parts, dense, nearest
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 PLAIN = {"hoist": False, "subpixel": False, "conv": "xla"}
 LEVERS = {
     "hoist": {"subpixel": False},

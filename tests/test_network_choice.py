@@ -19,8 +19,6 @@ from flowsr_jax.models.importer import state_dict
 from flowsr_jax.nets.choice import NETWORKS
 from flowsr_jax.nets.from_nnx import FromNNX
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 class Small(nn.Module):
     """Stock layers; the last one begins with zeros, so that a coupling begins as a constant."""

@@ -28,7 +28,6 @@ from flowsr_jax.nets.mlp import MLP
 from flowsr_jax.nets.upsampled import Upsampled, dense
 from flowsr_jax.testing import check_bijector, moved
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 BOUNDED = Affine(ScaleForm("tanh", clamp=2.0))
 
 

@@ -17,6 +17,8 @@ from flowsr_jax.models.nice.network import build_flow, logistic_from_uniform
 from flowsr_jax.models.nice.sample import decode, encode
 from flowsr_jax.models.unconditional import dequantize, pixels
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 D = 24
 
 

@@ -14,8 +14,6 @@ from flowsr_jax.data.degradations.palette import QUALITIES, QUALITY_SHARES
 from flowsr_jax.data.transforms import blur_lr, training_patches
 from flowsr_jax.math import holes
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 class Noise:
     """A source of two smooth pictures."""

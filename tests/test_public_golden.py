@@ -15,6 +15,8 @@ from golden_tools import Table
 import flowsr_jax
 from flowsr_jax.io.torch_file import read_weights
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 LN2 = np.log(2.0)
 SR3 = {"norm_groups": 8, "image_size": 32, "scale": 1}
 

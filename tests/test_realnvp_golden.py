@@ -35,6 +35,7 @@ from flowsr_jax.models.unconditional import dequantize, pixels, to_bits
 from flowsr_jax.nets.conv import PLAIN, conv2d
 from flowsr_jax.nets.realnvp_net import WeightNormConv
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
 
 @pytest.fixture(scope="module")
 def layers(shared):

@@ -26,8 +26,6 @@ from flowsr_jax.models.irn.network import init
 from flowsr_jax.upscaling import downscale_files, restore_files, upscale_files
 from flowsr_jax.upscaling.mark import KEYWORD, Mark, MarkError, identity, read_mark
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parents[1]
 POOR = "the result will be poor"
 

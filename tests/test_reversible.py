@@ -34,8 +34,6 @@ from flowsr_jax.nets.unet import UNetConfig
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.resume import check_resumable
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 FAST = {"xla_backend_optimization_level": 0}
 LIMIT = 1e-4
 ENCODER = RRDBConfig(scale=2, nf=4, gc=2, nb=1, head="subpixel")

@@ -31,8 +31,6 @@ from flowsr_jax.nets.orthogonal import orthogonal
 from flowsr_jax.nets.unet import UNet, UNetConfig, init_unet, plan
 from flowsr_jax.nets.unet_blocks import ResidualBlock, down_conv
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 UNET = UNetConfig(
     channels=8,
     multipliers=(1, 2),

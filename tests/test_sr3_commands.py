@@ -21,8 +21,6 @@ from flowsr_jax.models.sr3.network import init
 from flowsr_jax.nets.unet import UNetConfig
 from flowsr_jax.train.evaluate import evaluate
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 UNET = UNetConfig(
     channels=8, multipliers=(1, 2), res_blocks=1, attn_res=(), image_size=16, norm_groups=4
 )

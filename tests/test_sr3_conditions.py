@@ -23,8 +23,6 @@ from flowsr_jax.models.sr3.network import init, network, predict_noise
 from flowsr_jax.models.sr3.sample import sample
 from flowsr_jax.nets.unet import UNetConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 UNET = UNetConfig(
     channels=8,
     multipliers=(1, 2),

@@ -37,7 +37,10 @@ from flowsr_jax.models.sr3.weights import sr3_rules
 from flowsr_jax.nets.embedding import sinusoidal
 from flowsr_jax.nets.unet import UNet
 
-pytestmark = pytest.mark.filterwarnings("ignore::flowsr_jax.diffusion.schedules.ScheduleWarning")
+pytestmark = [
+    pytest.mark.usefixtures("as_users_compile"),
+    pytest.mark.filterwarnings("ignore::flowsr_jax.diffusion.schedules.ScheduleWarning"),
+]
 NETWORK, CHAIN, GRADIENT = 2e-5, 5e-4, 1e-5
 GIVEN = {"norm_groups": 8, "image_size": 32, "scale": 1}
 

@@ -25,6 +25,8 @@ from flowsr_jax.nets.layers import half_size
 from flowsr_jax.nets.rrdb import RRDBEncoder
 from flowsr_jax.nets.upsampled import dense
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 LN2 = math.log(2.0)
 
 

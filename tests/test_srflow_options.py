@@ -14,8 +14,6 @@ from flowsr_jax.models.srflow import FAMILY, SRFlowConfig
 from flowsr_jax.models.srflow.losses import noisy
 from flowsr_jax.testing import moved
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 VALUES = {
     "encoder": {"scale": 4, **frozen_cases.ENCODER, "head": "subpixel", "residual": True},
     "steps": (1, 1),

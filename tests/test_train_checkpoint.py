@@ -188,7 +188,7 @@ def test_the_state_may_be_donated_while_it_is_written(tmp_path, config, lines):
     assert all(not np.any(x) for x in jax.tree.leaves(jax.device_get(found)))
 
 
-def test_a_flipped_bit_is_noticed(tmp_path, config, lines, quick_compile):
+def test_a_flipped_bit_is_noticed(tmp_path, config, lines):
     """In arrays that are too large for the index, orbax has no checksum of its own."""
 
     def state(step: int):

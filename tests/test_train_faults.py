@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True, scope="module")
-def family(quick_compile):
+def family():
     with registered():
         yield
 

@@ -19,8 +19,6 @@ from flowsr_jax.train.schedules import learning_rate
 from flowsr_jax.train.state import create, trained_groups
 from flowsr_jax.train.step import active_groups, make_step, to_float
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(autouse=True, scope="module")
 def family():

@@ -10,8 +10,6 @@ import pytest
 import flowsr_jax
 from flowsr_jax.models import get_family
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SHAPE = (8, 8, 3)
 CONFIGS = {
     "glow": {"levels": 2, "steps": 1, "hidden": 4, "size": 8},

@@ -19,8 +19,6 @@ from flowsr_jax.data.transforms import random_shift
 from flowsr_jax.train.config import resolve
 from flowsr_jax.train.loop import train_and_evaluate
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 DIGITS = {"source": "digits", "scale": 1, "patch_size": 8, "flips": False, "rotations": False}
 
 

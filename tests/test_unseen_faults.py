@@ -32,7 +32,7 @@ ENCODER = RRDBConfig(scale=2, nf=4, gc=2, nb=1)
 
 
 @pytest.mark.parametrize("temperature", [0.5])
-def test_latents_of_srflow_are_temperature_times_noise(quick_compile, temperature):
+def test_latents_of_srflow_are_temperature_times_noise(temperature):
     config = SRFlowConfig(ENCODER, steps=(1, 1), hidden=4, stacked_blocks=(0,))
     params = get_family("srflow").init(config, jax.random.key(0))
     lr = jax.random.uniform(jax.random.key(1), (1, 4, 4, 3))
@@ -78,7 +78,7 @@ def test_the_permutation_and_the_signs_of_plu_are_not_trained(direction):
         assert bool(jnp.any(grad)) == (name not in ("p", "sign_s")), name
 
 
-def test_irn_trains_with_the_deviation_of_its_config(quick_compile):
+def test_irn_trains_with_the_deviation_of_its_config():
     family = get_family("irn")
     batch = {"hr": jax.random.uniform(jax.random.key(1), (1, 4, 4, 3))}
     found = {}

@@ -16,8 +16,6 @@ from flowsr_jax.io import weights
 from flowsr_jax.io.torch_file import WeightsFileError
 from flowsr_jax.models import FAMILIES
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(autouse=True)
 def fake():
