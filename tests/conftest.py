@@ -66,7 +66,17 @@ def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run all tests: long and slow too")
 
 
+# Tests of the mark `long`, a line each: MODULE::TEST.
+LONG_TAIL = {
+    line for line in Path(__file__).with_name("long_tail.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if f"{item.path.stem}::{item.nodeid.split('::', 1)[1]}" in LONG_TAIL:
+            item.add_marker("long")
     chosen = config.getoption("markexpr")
     every = config.getoption("--runslow")
     left_out = {

@@ -1,6 +1,6 @@
 """Every family on one device and eight, in two processes of four, with its state split in both.
 
-The slow tests train all families; the others two of them.
+The default run trains NICE, the long tail Glow as well, the slow tests all families.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flowsr_jax.models.base import families, get_family
 from flowsr_jax.train.config import resolve
 
 TOLERANCE = 1e-5
-FAST = ("glow", "nice")
+MARKS = {"nice": (), "glow": (pytest.mark.long,)}
 # The first ActNorm of the flows that have some.
 ACTNORMS = {
     "glow": "params.flow.multiscale.level1.flow.steps.actnorm.",
@@ -40,12 +40,12 @@ OTHERS = tuple(name for name in LAYOUTS if name != "one")
 TIMES = ("images_per_s",)
 
 
-def slow_but(fast, values):
-    """Parameters of a test, of which those not in `fast` are slow."""
-    return [v if v in fast else pytest.param(v, marks=pytest.mark.slow) for v in values]
+def marked(cases):
+    """Parameters of a test: the cases, each with its marks."""
+    return [pytest.param(c, marks=MARKS.get(c, (pytest.mark.slow,))) for c in cases]
 
 
-every_case = pytest.mark.parametrize("case", slow_but(FAST, CASES))
+every_case = pytest.mark.parametrize("case", marked(CASES))
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,12 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(request, pictures):
-    """The folder of LAYOUT/CASE: whole runs."""
-    slow = request.config.getoption("--runslow") or "slow" in request.config.getoption("markexpr")
+    """The folder of LAYOUT/CASE: whole runs of the cases that a chosen test needs."""
     root = pictures.parent / "straight"
-    train([(case, name, root / name / case) for case in (CASES if slow else FAST)
+    items = [item for item in request.session.items if not item.get_closest_marker("skip")]
+    needed = {item.callspec.params.get("case", "rrdb") for item in items
+              if "straight" in item.fixturenames}  # fmt: skip
+    train([(case, name, root / name / case) for case in CASES if case in needed
            for name in LAYOUTS], pictures)  # fmt: skip
     return root
 
@@ -212,7 +214,7 @@ def actnorm_input(case, batch, key):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("case", slow_but(FAST, ACTNORMS))
+@pytest.mark.parametrize("case", marked(ACTNORMS))
 def test_actnorms_begin_with_the_statistics_of_the_global_batch(straight, pictures, case, layout):
     config, _, batch = first_batch(case, pictures)
     x, factor = actnorm_input(case, batch, key_of(config, 1))
