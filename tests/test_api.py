@@ -64,7 +64,7 @@ def pair():
     return hr, jnp.clip(flowsr_jax.imresize(hr, 0.25), 0, 1)
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8, 16])
+@pytest.mark.parametrize("scale", [2, 4, 8, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ours", [False, True])
 def test_round_trip_at_every_scale(scale, ours):
     levels = int(math.log2(scale)) + 1

@@ -183,7 +183,7 @@ def check_gradients(table, params, golden):
         table.check(name, got, golden[name], 1e-4)
 
 
-@pytest.mark.parametrize("which", ["x4", "x8"])
+@pytest.mark.parametrize("which", ["x4", pytest.param("x8", marks=pytest.mark.slow)])
 def test_small_nets_agree(which, request):
     params, golden = request.getfixturevalue(which)
     table = Table(f"srflow_{which}")
