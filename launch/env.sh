@@ -10,7 +10,7 @@ make_env() { # make_env REQUIREMENTS_FILE
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   export PATH="$PWD/$venv/bin:$PATH"
   [[ "$venv" = /* ]] && export PATH="$venv/bin:$PATH"
-  local stamp="$venv/.installed-$(cat requirements*.txt setup.cfg | cksum | cut -d' ' -f1)-$1"
+  local stamp="$venv/.installed-$(cat requirements*.txt setup.cfg setup.py | cksum | cut -d' ' -f1)-$1"
   if [ ! -e "$stamp" ]; then
     echo "installing $1 into $venv ..."
     python -m pip install --quiet --disable-pip-version-check -r "$1"

@@ -11,6 +11,7 @@ PEERS = ("upscaling", "editing", "evaluation", "train")
 FLOORS = {
     "exits": set(),
     "memory": set(),
+    "extras": set(),
     "console": {"exits"},
     "files": {"console", "files"},
     "drawing": {

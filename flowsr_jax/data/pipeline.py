@@ -24,6 +24,7 @@ from flowsr_jax.data.config import DataConfig
 from flowsr_jax.data.degradations import degrade_image
 from flowsr_jax.data.sources import Source
 from flowsr_jax.data.transforms import degrade, fits, training_patches, whole_cells
+from flowsr_jax.extras import require
 
 Batch = dict[str, np.ndarray]
 
@@ -146,6 +147,7 @@ def make_loader(
     Raises:
       ConfigError: an argument out of its range.
     """
+    require("grain")
     import grain  # imports slowly
 
     index, count = shard

@@ -29,6 +29,7 @@ from flowsr_jax.evaluation.plan import (
 )
 from flowsr_jax.evaluation.protocols import get_protocol, resize
 from flowsr_jax.evaluation.report import LIKELIHOOD, PerImage, remarks, table, write_summary
+from flowsr_jax.extras import require
 from flowsr_jax.files.atomic import require_writable
 from flowsr_jax.files.sheet import cut, write_sheet
 from flowsr_jax.metrics import lr_psnr, to_uint8
@@ -107,6 +108,7 @@ def evaluate_folder(
       EvaluationError: nothing was measured: a bad argument, no images, folders that do
         not pair, a scale that the model lacks, a folder that cannot be written to.
     """
+    require("skimage")  # of SSIM
     out = Path(out)
     try:
         rules = get_protocol(protocol)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowsr_jax.extras import require
 from flowsr_jax.metrics.color import FORWARD, OFFSET
 from flowsr_jax.metrics.images import pair, to_uint8
 
@@ -80,6 +81,7 @@ def prepare(a, b, y: bool, crop: int):
 
 
 def _ssim(a, b, window, **options):
+    require("skimage")
     from skimage.metrics import structural_similarity  # a slow import: only when used
 
     if min(a.shape[:2]) < window:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.config import ConfigError
+from flowsr_jax.extras import require
 from flowsr_jax.files.atomic import atomic_write
 from flowsr_jax.train.state import TrainState
 
@@ -44,6 +45,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str, keep: int, report: Callable[[str], None] = print):
+        require("orbax")
         import orbax.checkpoint as ocp
 
         self._ocp, self._report = ocp, report

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowsr_jax.config import ConfigError, nearest
+from flowsr_jax.extras import EXTRAS, require
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -54,5 +55,7 @@ def read_config(text: str) -> Any:
         spec.loader.exec_module(module)
         return module.get_config(*[variant] * bool(colon))
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+            require(error.name)
         reason = (str(error).strip().splitlines() or [""])[-1].strip()
         raise ConfigError(f"--config={text}: {type(error).__name__}: {reason}") from None

@@ -25,6 +25,7 @@ from flowsr_jax.console import one_line
 from flowsr_jax.data.sources import MIB
 from flowsr_jax.data.sources.cache import Cache
 from flowsr_jax.data.transforms import fits
+from flowsr_jax.extras import require
 from flowsr_jax.files.images import ImageError
 
 INDEX = "records.json"
@@ -105,6 +106,7 @@ class ArrayRecordSource:
     def __init__(
         self, folder: str | os.PathLike, scale: int, min_size: int = 1, *, cache_mib: int = 1024
     ):
+        require("array_record")
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self._folder, self._scale = Path(folder), scale

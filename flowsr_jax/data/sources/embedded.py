@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flowsr_jax.config import ConfigError, choice
 from flowsr_jax.data.sources import FileSource
+from flowsr_jax.extras import require
 
 SPLITS = ("train", "valid")
 
@@ -57,6 +58,7 @@ def packaged(package: Sequence[str], name: str) -> Path:
     Raises:
       ConfigError: it is not there.
     """
+    require(package[0])
     # Found without importing the package, which would take seconds.
     spec = importlib.util.find_spec(package[0])
     file = Path(spec.origin).parent.joinpath(*package[1:], name) if spec and spec.origin else None

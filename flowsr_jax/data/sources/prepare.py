@@ -16,6 +16,7 @@ from flowsr_jax.data.sources.catalog import advice, missing_folder
 from flowsr_jax.data.sources.paired import PairedSource
 from flowsr_jax.data.sources.record_writer import Summary, write_records
 from flowsr_jax.data.sources.tfds_source import INFO, TfdsSource, data_folder, find_prepared
+from flowsr_jax.extras import require
 
 
 def prepare_tfds(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Path:
@@ -45,6 +46,7 @@ def prepare_tfds(name: str, data_dir: str | None = None, manual_dir: str | None 
             "preparing a tfds set needs TensorFlow (reading it does not): pip install "
             "tensorflow-cpu, here or on another machine, and copy the prepared folder"
         )
+    require("tensorflow_datasets")
     import tensorflow_datasets as tfds
 
     try:

@@ -29,6 +29,7 @@ from flowsr_jax.data.sources.array_records import (
     read_index,
 )
 from flowsr_jax.data.sources.crops import in_order
+from flowsr_jax.extras import require
 from flowsr_jax.files.atomic import atomic_write, require_writable
 
 # Pixels of one file, before compression.
@@ -144,6 +145,7 @@ def _write_shard(
     stop: int,
     plan: dict[str, Any],
 ) -> dict[str, Any]:
+    require("array_record")
     from array_record.python.array_record_module import ArrayRecordWriter
 
     path = folder / f"records-{number:05d}.array_record"

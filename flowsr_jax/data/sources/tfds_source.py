@@ -17,6 +17,7 @@ from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.data.sources import MIB
 from flowsr_jax.data.sources.cache import Cache
 from flowsr_jax.data.sources.catalog import advice
+from flowsr_jax.extras import require
 from flowsr_jax.files.images import ImageError
 
 INFO = "dataset_info.json"
@@ -58,6 +59,7 @@ class TfdsSource:
         cache_mib: int = 1024,
     ):
         folder = find_prepared(name, data_dir)
+        require("tensorflow_datasets")
         import tensorflow_datasets as tfds
 
         try:
