@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("flowsr_jax", "configs")
 FILES = ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 VARIABLES = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-VARIABLES["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the time of compiling
 SETUPTOOLS = int(importlib.metadata.version("setuptools").split(".")[0])
 pytestmark = pytest.mark.skipif(SETUPTOOLS < 77, reason="building needs setuptools 77")
 
@@ -104,6 +103,7 @@ def test_the_wheel_holds_every_file(wheel):
     assert held == names
 
 
+@pytest.mark.long
 def test_the_core_loads_and_samples(wheel, photo, tmp_path):
     run = environment(tmp_path / "core", wheel)
     assert "search-schedule" in run("flowsr", "--help")
@@ -120,6 +120,7 @@ def test_the_core_loads_and_samples(wheel, photo, tmp_path):
         assert f'is not installed: pip install "flowsr_jax[{extra}]"' in said
 
 
+@pytest.mark.long
 def test_a_smoke_config_trains_samples_and_evaluates(wheel, photo, tmp_path):
     run = environment(tmp_path / "all", wheel, "train", "evaluate")
     small = {"valid_images": 1, "valid_crop": 32, "phases.encoder.steps": 2}
