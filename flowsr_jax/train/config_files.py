@@ -53,7 +53,10 @@ def read_config(text: str) -> Any:
         spec = importlib.util.spec_from_file_location("config", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return module.get_config(*[variant] * bool(colon))
+        values = module.get_config(*[variant] * bool(colon))
+        if not hasattr(values, "items"):
+            raise TypeError(f"get_config returned {values!r}, no ConfigDict")
+        return values
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
             require(error.name)

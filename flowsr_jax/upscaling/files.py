@@ -88,6 +88,10 @@ def upscale_files(
     """
     output = output or Output()
     check_seed(seed)
+    if page < 1:
+        raise UsageError(f"page = {page} must be at least 1")
+    if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
+        raise UsageError(f"bands = {tuple(bands)} must be one or three numbers, from 1")
     try:
         sampler = Sampler(
             params, num_samples=num_samples, temperature=temperature, tile=tile, options=options
