@@ -22,11 +22,10 @@ from flowsr_jax.bijectors.invertibility import InvertibilityReport
 from flowsr_jax.io import torch_file, weights
 from flowsr_jax.io.torch_write import to_torch
 from flowsr_jax.math import gaussian
-from flowsr_jax.math.arrays import is_traced
-from flowsr_jax.models import Params, family_of, kind_of, verb
+from flowsr_jax.math.arrays import is_traced, shown
+from flowsr_jax.models import Params, family_of, inputs, kind_of, verb
 from flowsr_jax.models.base import Family
 from flowsr_jax.models.importer import import_weights
-from flowsr_jax.models.inputs import check_key, check_pair, check_temperature
 from flowsr_jax.types import AnyArray, Array
 
 Path = str | os.PathLike[str]
@@ -44,12 +43,12 @@ def load(path: Path) -> Params:
     Raises:
       FileNotFoundError, ValueError: nothing there, or tensors that do not fit.
     """
-    return weights.load(path)
+    return weights.load(inputs.named(path))
 
 
 def save(params: Params, path: Path) -> None:
     """Write parameters and their config to a folder (safetensors and JSON), atomically."""
-    weights.save(params, path)
+    weights.save(params, inputs.named(path))
 
 
 def from_torch(
@@ -127,21 +126,20 @@ def sample(
     drawn_alone = lr is None  # the family checks what else says how many and how large
     given = [options.get(name) for name in ("noise", "x_T")]
     if key is not None or (family.stochastic and all(x is None for x in given)):
-        check_key(key)
+        inputs.check_key(key)
     if not drawn_alone:
-        check_temperature(temperature)
+        inputs.check_temperature(temperature)
         if temperature is None:
             temperature = family.default_temperature(params.config)
         if temperature is not None:  # of any type: one program for all
             temperature = jnp.asarray(temperature, jnp.float32)
-    if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
-        raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
+    inputs.check_num_samples(num_samples)
     if not drawn_alone and num_samples is not None and not (is_traced(lr) or is_traced(key)):
         pixels = lr.size // lr.shape[-1] * family.scale(params.config) ** 2
         size = 4 * num_samples * pixels * family.channels(params.config)
         memory.require("num_samples", num_samples, size, count=num_samples)
     if options.get("noise") is not None and not drawn_alone:
-        options["noise"] = _check_noise(family, params.config, lr, num_samples, **options)
+        options["noise"] = inputs.check_noise(family, params.config, lr, num_samples, **options)
     lr = None if drawn_alone else jnp.asarray(lr, jnp.float32)
     out = family.sample(
         params, lr, key, temperature=temperature, num_samples=num_samples, **options
@@ -224,7 +222,7 @@ def bits_per_dim(
         raise ValueError(f"family {family.name!r} has no likelihood, so no bits per dimension")
     hr, given = _check_pair(params, hr, lr)
     if key is not None:
-        check_key(key)
+        inputs.check_key(key)
     if family.bits_per_dim is not None:
         return family.bits_per_dim(params, hr, key=key, **given, **options)
     if key is not None:
@@ -249,6 +247,8 @@ def downscale(params: Params, hr: AnyArray, *, quantize: bool = True) -> Array:
     Raises:
       TypeError, ValueError: an argument that the model cannot take.
     """
+    if not isinstance(quantize, bool):
+        raise TypeError(f"quantize must be True or False, got {shown(quantize)}")
     return verb(params, "downscale")(params, hr, quantize=quantize)
 
 
@@ -321,25 +321,10 @@ def check_invertibility(
     """
     check = verb(params, "check_invertibility")
     family_of(params).check_lr(params.config, lr)
-    check_temperature(temperature)
+    inputs.check_temperature(temperature)
+    inputs.check_limit(limit)
     lr = None if lr is None else jnp.asarray(lr, jnp.float32)
     return check(params, lr, key, temperature=temperature, limit=limit)
-
-
-def _check_noise(
-    family: Family, config: Any, lr: Any, num_samples: int | None, *, noise: Any, **options: Any
-) -> list[Array]:
-    if family.noise_shapes is None:
-        raise ValueError(f"family {family.name!r} draws no noise; leave noise= out")
-    lead = () if num_samples is None else (num_samples,)
-    shapes = [(*lead, *s) for s in family.noise_shapes(config, lr.shape, **options)]
-    got = [tuple(getattr(z, "shape", ())) for z in noise]
-    if got != shapes:
-        raise ValueError(
-            f"noise must have the shapes {shapes} for lr {tuple(lr.shape)} and num_samples = "
-            f"{num_samples}, got {got}"
-        )
-    return [jnp.asarray(z, jnp.float32) for z in noise]
 
 
 def _refuse_lr(family: Family, lr: AnyArray | None) -> None:
@@ -357,7 +342,7 @@ def _check_pair(
         verb(params, "check_hr")(params.config, hr)
         return jnp.asarray(hr, jnp.float32), {}
     family.check_lr(params.config, lr)
-    check_pair(hr, lr, family.scale(params.config), family.channels(params.config))
+    inputs.check_pair(hr, lr, family.scale(params.config), family.channels(params.config))
     return jnp.asarray(hr, jnp.float32), {"lr": jnp.asarray(lr, jnp.float32)}
 
 

@@ -25,6 +25,14 @@ def is_traced(value) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def shown(value) -> str:
+    """Return a value as one short line for a message; of arrays the shape and dtype."""
+    if np.ndim(value) and hasattr(value, "dtype"):
+        return f"an array {tuple(value.shape)} of {value.dtype}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def is_known(shape) -> bool:
     """Say whether all sizes of a shape are numbers (they are symbols in an open export)."""
     return all(isinstance(n, (int, np.integer)) for n in shape)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
 import numpy as np
 
-from flowsr_jax.math.arrays import is_traced
+from flowsr_jax.math.arrays import is_traced, shown
 from flowsr_jax.types import Array
 
 
@@ -87,9 +88,47 @@ def check_temperature(temperature: Any) -> None:
     value = np.asarray(temperature)
     kinds = (jax.numpy.integer, jax.numpy.floating)
     if value.ndim or not any(jax.numpy.issubdtype(value.dtype, kind) for kind in kinds):
-        raise ValueError(f"temperature must be one number, got {temperature!r}")
+        raise ValueError(f"temperature must be one number, got {shown(temperature)}")
     if not np.isfinite(value) or value < 0:
-        raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
+        raise ValueError(f"temperature must be finite and >= 0, got {shown(temperature)}")
+
+
+def check_num_samples(number: Any) -> None:
+    """Check a number of samples: None, or a whole number of at least 1."""
+    if number is None:
+        return
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"num_samples must be None or an integer >= 1, got {shown(number)}")
+
+
+def named(path: Any) -> Any:
+    """Return a path; ValueError for an empty one, which would be the current folder."""
+    if not os.fspath(path):
+        raise ValueError("the path is empty")
+    return path
+
+
+def check_limit(limit: Any) -> None:
+    """Check a bound: one number above 0."""
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+        raise ValueError(f"limit must be one number above 0, got {shown(limit)}")
+
+
+def check_noise(
+    family: Any, config: Any, lr: Any, num_samples: int | None, *, noise: Any, **options: Any
+) -> list[Array]:
+    """Return `noise` as float32; ValueError unless the family draws it in these shapes."""
+    if family.noise_shapes is None:
+        raise ValueError(f"family {family.name!r} draws no noise; leave noise= out")
+    lead = () if num_samples is None else (num_samples,)
+    shapes = [(*lead, *s) for s in family.noise_shapes(config, lr.shape, **options)]
+    got = [tuple(getattr(z, "shape", ())) for z in noise]
+    if got != shapes:
+        raise ValueError(
+            f"noise must have the shapes {shapes} for lr {tuple(lr.shape)} and num_samples = "
+            f"{num_samples}, got {got}"
+        )
+    return [jax.numpy.asarray(z, jax.numpy.float32) for z in noise]
 
 
 def check_key(key: Any) -> None:
@@ -98,7 +137,7 @@ def check_key(key: Any) -> None:
     typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
     raw = dtype is not None and dtype == np.uint32 and tuple(key.shape) == (2,)
     if not (raw or (typed and key.shape == ())):
-        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) gives, got {key!r}")
+        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) gives, got {shown(key)}")
 
 
 def check_label(config: Any, label: Any, batch: int) -> Array | None:
@@ -120,7 +159,7 @@ def check_label(config: Any, label: Any, batch: int) -> Array | None:
         raise ValueError(f"this {config.family} is class-conditional: give label, {allowed}")
     label = label if hasattr(label, "dtype") else np.asarray(label)
     if not jax.numpy.issubdtype(label.dtype, jax.numpy.integer):
-        raise TypeError(f"label must be an integer or integers, {allowed}, got {label!r}")
+        raise TypeError(f"label must be an integer or integers, {allowed}, got {shown(label)}")
     if np.shape(label) not in ((), (batch,)):
         raise ValueError(
             f"label must be one integer or one per image, [{batch}], got shape {np.shape(label)}"

@@ -22,9 +22,9 @@ from flowsr_jax import memory
 from flowsr_jax.bijectors import Rescale
 from flowsr_jax.bijectors.invertibility import InvertibilityReport, inspect_inverse
 from flowsr_jax.math import gaussian
-from flowsr_jax.math.arrays import is_traced
+from flowsr_jax.math.arrays import is_traced, shown
 from flowsr_jax.models.base import Params, View
-from flowsr_jax.models.inputs import check_key, check_label
+from flowsr_jax.models.inputs import check_key, check_label, check_num_samples
 from flowsr_jax.types import AnyArray, Array, Shape
 
 
@@ -91,7 +91,7 @@ def _check_temperature(temperature: ArrayLike, batch: int) -> Array:
     if not is_traced(temperature):
         values = np.asarray(temperature)
         if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
-            raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
+            raise ValueError(f"temperature must be finite and >= 0, got {shown(temperature)}")
     return jnp.asarray(temperature, jnp.float32)
 
 
@@ -267,8 +267,7 @@ class Unconditional:
         """Return the shape [B,...] of the batch that is asked for."""
         rank = len(config.image_shape)
         shape = config.image_shape if shape is None else tuple(shape)
-        if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
-            raise ValueError(f"num_samples must be None or an integer >= 1, got {num_samples!r}")
+        check_num_samples(num_samples)
         if len(shape) == rank:
             batch = num_samples or (np.shape(label) or (1,))[0]
             if noise and num_samples is None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from flowsr_jax.config import from_dict, to_dict
 from flowsr_jax.diffusion.samplers import SamplerConfig
+from flowsr_jax.math.arrays import shown
 from flowsr_jax.models.sr3.config import SR3Config
 
 
@@ -95,4 +96,4 @@ def check_number(name: str, value, low: float, high: float) -> None:
     if isinstance(value, jax.core.Tracer):
         return
     if np.ndim(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be one number in [{low:g}, {high:g}], got {value!r}")
+        raise ValueError(f"{name} must be one number in [{low:g}, {high:g}], got {shown(value)}")
