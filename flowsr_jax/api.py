@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from flowsr_jax import memory
 from flowsr_jax.bijectors.invertibility import InvertibilityReport
-from flowsr_jax.io import torch_file, weights
+from flowsr_jax.io import torch_file, torch_import, weights
 from flowsr_jax.io.torch_write import to_torch
 from flowsr_jax.math import gaussian
 from flowsr_jax.math.arrays import is_traced, shown
@@ -52,7 +52,11 @@ def save(params: Params, path: Path) -> None:
 
 
 def from_torch(
-    path_or_mapping: Path | Mapping[str, AnyArray], model: str | None = None, **overrides: Any
+    path_or_mapping: Path | Mapping[str, AnyArray],
+    model: str | None = None,
+    *,
+    key: str | None = None,
+    **overrides: Any,
 ) -> Params:
     """Return parameters from official weights, without PyTorch.
 
@@ -61,6 +65,8 @@ def from_torch(
         of a TensorFlow checkpoint (read by TensorFlow), or {official key: array}.
       model: name of a family, or of one of its forms (as ddpm, the form that is told
         timesteps); None infers it from the keys.
+      key: the container or net to take of several, its path joined by dots ("ema",
+        "state_dict.netG").
       **overrides: hyper-parameters that weights do not determine, e.g.
         stacked_blocks=(1, 8, 15, 22), affine_eps=1e-4.
 
@@ -68,11 +74,14 @@ def from_torch(
       ValueError: weights of no known family, or keys that do not fit it.
 
     Warns:
-      UserWarning: containers that were opened, prefixes removed, tensors not used.
+      UserWarning: containers that were opened, prefixes removed, tensors not used or not
+        finite, and what an evaluation decided.
     """
     notes: list[str] = []
-    state = torch_file.read_weights(path_or_mapping, notes.append)
-    imported = import_weights(state, model, **overrides)
+    file = torch_file.open_weights(path_or_mapping, notes.append, key)
+    recorded = torch_import.record_of(file, str(path_or_mapping))
+    imported = import_weights(file.tensors, model, recorded=recorded, **overrides)
+    notes += imported.notes
     if imported.ignored:
         names = ", ".join(imported.ignored[:3])
         notes.append(f"{len(imported.ignored)} unused tensors left out: {names}")

@@ -240,8 +240,8 @@ def test_command(tmp_path, exported, capsys):
     flowsr_jax.to_torch(exported["rrdb"][0], official)
     assert main([str(official), str(out), "--size=8x6", "--batch=1", "--platforms=cpu"]) == 0
     notes = json.loads((out / "export.json").read_text())["metadata"]
-    assert notes["source"] == "official.pth" and "not for commercial use" in notes["licence"]
-    assert len(notes["source_sha256"]) == 64 and notes["licence"] in (out / "README.md").read_text()
+    assert notes["source"] == "official.pth" and not notes.get("licence")
+    assert len(notes["source_sha256"]) == 64
     capsys.readouterr()
     for args, message in (
         ([str(tmp_path / "no"), str(out)], "no such folder"),

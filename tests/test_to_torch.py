@@ -14,8 +14,9 @@ from flowsr_jax.diffusion.schedules import BUFFERS
 from flowsr_jax.io.torch_file import read_weights
 from flowsr_jax.io.torch_write import to_torch, write_state
 from flowsr_jax.models.base import get_family
-from flowsr_jax.models.importer import import_weights, module_order, state_dict
+from flowsr_jax.models.importer import import_weights, state_dict
 from flowsr_jax.models.rrdb.config import RRDBConfig
+from flowsr_jax.models.rules import module_order
 from flowsr_jax.models.sr3 import SR3Config
 from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.nets.unet import UNetConfig

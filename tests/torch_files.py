@@ -1,8 +1,12 @@
 """Hand-made files in torch.save's two layouts, honest and hostile, without torch."""
 
+import io
 import pickle
 import struct
+import sys
+import types
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 
@@ -93,6 +97,62 @@ def write_legacy(path, tree: bytes, storages, *, item=4, system=SYSTEM, protocol
         parts += [struct.pack("<q", len(data) // item), data]
     path.write_bytes(b"".join(parts))
     return path
+
+
+class _Storage:
+    def __init__(self, key, array):
+        self.key, self.array = key, array
+
+
+class FloatStorage:
+    """Stands for the class of torch in pickles."""
+
+
+def _rebuild_tensor_v2():
+    """Stands for the function of torch in pickles."""
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles arrays as torch.save does tensors; other values as they are."""
+
+    def __init__(self, file, legacy):
+        super().__init__(file, 2)
+        self.legacy, self.storages = legacy, {}
+
+    def reducer_override(self, value):
+        if type(value) is not np.ndarray:
+            return NotImplemented
+        value = np.ascontiguousarray(value, "f")
+        storage = _Storage(str(len(self.storages)), value)
+        self.storages[storage.key] = value.tobytes()
+        strides = tuple(s // 4 for s in value.strides)
+        return _rebuild_tensor_v2, (storage, 0, value.shape, strides, False, OrderedDict())
+
+    def persistent_id(self, value):
+        if type(value) is not _Storage:
+            return None
+        view = (None,) if self.legacy else ()
+        return ("storage", FloatStorage, value.key, "cpu", value.array.size, *view)
+
+
+def save_tree(tree, path, *, legacy=False):
+    """torch.save of a tree whose tensors are arrays (float32), beside values of any kind."""
+    made = {"torch": FloatStorage, "torch._utils": _rebuild_tensor_v2}
+    before = {name: sys.modules.get(name) for name in made}
+    try:
+        for name, thing in made.items():
+            thing.__module__ = name
+            sys.modules[name] = module = types.ModuleType(name)
+            setattr(module, thing.__name__, thing)
+        pickler = _Pickler(stream := io.BytesIO(), legacy)
+        pickler.dump(tree)
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+    write = write_legacy if legacy else write_zip
+    return write(path, stream.getvalue()[2:-1], pickler.storages)
 
 
 def rrdb_state(scheme="released", *, seed=0, nf=6, gc=3, nb=2, up=2):

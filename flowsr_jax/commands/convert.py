@@ -31,6 +31,10 @@ def parser() -> Parser:
         "--with", action="append", default=[], dest="more", metavar="FILE",
         help="a further weight file of the same model",
     )  # fmt: skip
+    flags.add_argument(
+        "--key", metavar="NAME",
+        help="the container or net of a file that holds several, as ema or state_dict.netG",
+    )  # fmt: skip
     flags.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     return flags
 
@@ -42,11 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     def work():
         options = parse_options(rest)
         if args.to == "torch":
-            if args.more:
-                raise ValueError("--with is for the way from official files")
+            if args.more or args.key is not None:
+                raise ValueError("--with is for the way from official files, and so is --key")
             to_torch(args.source, args.target, args.overwrite, options)
         else:
-            to_jax((args.source, *args.more), args.target, args.model, args.overwrite, options)
+            sources = (args.source, *args.more)
+            to_jax(sources, args.target, args.model, args.key, args.overwrite, options)
 
     return run_command(work, "nothing is written")
 
@@ -67,7 +72,12 @@ def parse_options(arguments: Sequence[str]) -> dict:
 
 
 def to_jax(
-    sources: Sequence[str], target: str, model: str | None, overwrite: bool, options: dict
+    sources: Sequence[str],
+    target: str,
+    model: str | None,
+    key: str | None,
+    overwrite: bool,
+    options: dict,
 ) -> None:
     import jax
 
@@ -78,9 +88,16 @@ def to_jax(
     if not overwrite and (Path(target) / weights.CONFIG).exists():
         raise ValueError(f"{target}: holds a model already (--overwrite replaces it)")
     imported, metadata = import_files(
-        *sources, model=model, report=lambda text: print(f"note: {text}"), **options
+        *sources, model=model, report=lambda text: print(f"note: {text}"), key=key, **options
     )
+    for text in imported.notes:
+        print(f"note: {text}")
     params = imported.params
+    if (channels := getattr(params.config, "in_channels", 3)) != 3:
+        raise ValueError(
+            f"{sources[0]}: takes images of {channels} channels, which no command reads (they give "
+            "RGB); from_torch reads it for programs of your own"
+        )
     weights.save(params, target, metadata=metadata)
     print(f"family: {params.config.family}")
     for name, value in vars(params.config).items():
@@ -89,7 +106,7 @@ def to_jax(
     print(f"parameters: {count:,}, from {metadata['tensors']} official tensors")
     if imported.ignored:
         print(f"left out: {', '.join(map(show, imported.ignored))}")
-    print(f"licence of the official weights: {imported.licence or 'not known to this library'}")
+    print(f"licence, by the file's own metadata: {metadata['licence'] or 'not known'}")
     print(f"written to {target}")
 
 
@@ -107,4 +124,4 @@ def to_torch(source: str, target: str, overwrite: bool, options: dict) -> None:
         if (folder / weights.CONFIG).is_file():
             notes = json.loads((folder / weights.CONFIG).read_bytes()).get("metadata", {})
             if notes.get("licence"):
-                print(f"licence of the official weights: {notes['licence']}")
+                print(f"licence, by the file's own metadata: {notes['licence']}")

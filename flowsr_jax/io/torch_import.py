@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+from flowsr_jax.io.state_dicts import Report
 from flowsr_jax.io.tf_checkpoint import checkpoint_files, checkpoint_prefix
-from flowsr_jax.io.torch_file import Report, WeightsFileError, read_weights
+from flowsr_jax.io.torch_file import WeightsFile, WeightsFileError, open_weights
 from flowsr_jax.models.importer import SHOWN, Imported, import_weights, show
 
 
@@ -16,38 +18,59 @@ def import_files(
     *paths: str | os.PathLike,
     model: str | None = None,
     report: Report | None = None,
+    key: str | None = None,
     **overrides,
 ) -> tuple[Imported, dict[str, Any]]:
     """Read a model from its official weight file, or from several that belong together.
 
     Args:
-      *paths: as `read_weights` takes; of several the keys are put together.
+      *paths: as `open_weights` takes; of several the keys are put together.
       model, **overrides: see `import_weights`.
-      report: see `read_weights`.
+      report, key: see `open_weights`.
 
     Returns:
       The parameters, and JSON-ready notes: "source" and "source_sha256" of the files,
-      "licence", "left_out" and "tensors" (their number).
+      "licence" (of the files' own metadata, or None), "left_out" and "tensors" (their number).
 
     Raises:
-      FileNotFoundError, WeightsFileError, ValueError: see `read_weights`, `import_weights`.
+      FileNotFoundError, WeightsFileError, ValueError: see `open_weights`, `import_weights`.
     """
     state: dict[str, Any] = {}
+    licences, records = [], []
     for path in paths:
-        found = read_weights(path, report)
+        file = open_weights(path, report, key)
+        found = file.tensors
+        licences += [file.licence] if file.licence else []
+        records += [record_of(file, str(path))] if file.record else []
         if twice := [show(key) for key in found if key in state]:
             names = ", ".join(twice[:SHOWN])
             raise WeightsFileError(f"{path}: {len(twice)} keys are in another file too: {names}")
         state |= found
-    imported = import_weights(state, model, **overrides)
+    recorded = records[0] if len(paths) == 1 and records else None
+    imported = import_weights(state, model, recorded=recorded, **overrides)
     notes = {
         "source": " + ".join(Path(path).name for path in paths),
         "source_sha256": " + ".join(sha256(file) for path in paths for file in _files(path)),
-        "licence": imported.licence,
+        "licence": " + ".join(dict.fromkeys(licences)) or None,
         "left_out": list(imported.ignored),
         "tensors": len(state),
     }
     return imported, notes
+
+
+def record_of(file: WeightsFile, name: str) -> dict[str, Any] | None:
+    """Return {"family", "config"} that a file written by `to_torch` says of its model.
+
+    Raises:
+      WeightsFileError: a record that is no such thing.
+    """
+    if file.record is None:
+        return None
+    try:
+        record = json.loads(file.record)
+        return {"family": str(record["family"]), "config": dict(record["config"])}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise WeightsFileError(f"{name}: its record of the model is damaged") from None
 
 
 def _files(path: str | os.PathLike) -> list:

@@ -2,9 +2,10 @@
 
 A pickle is a program; the standard reader runs whatever it names.  This one takes the
 instructions apart with pickletools (which runs nothing) and follows only those that
-torch.save writes for tensors.  Names are looked up in one short table of inert
-stand-ins; any other name or instruction is refused.  Nothing in the file can reserve
-more memory than the file is long.
+torch.save writes for tensors and for what people save beside them.  Names are looked up in
+one short table of inert stand-ins; the name of any other data type becomes a `Foreign`, which
+holds nothing but that name.  Names that run or load something mark a hostile file, which is
+refused as a whole.  Nothing in the file can reserve more memory than the file is long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import mmap
 import pickletools
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +27,7 @@ class WeightsFileError(ValueError):
 
 
 class UnsafeFileError(WeightsFileError):
-    """A pickle that names something other than tensors; nothing of it was run."""
+    """A pickle that names a program, or is a program; nothing of it was run."""
 
 
 STORAGES = {
@@ -41,6 +43,20 @@ STORAGES = {
     "BoolStorage": np.bool_,
 }
 MAX_RANK = 64  # of NumPy
+# Modules whose names run or load something.  Nothing is run either way: the list only tells
+# a hostile file from one with a date or a path beside its tensors.
+PROGRAMS = {
+    "os", "posix", "nt", "subprocess", "sys", "pty", "shutil", "socket", "webbrowser", "runpy",
+    "importlib", "ctypes", "pickle", "_pickle", "marshal", "dill", "cloudpickle", "joblib", "code",
+    "types", "inspect", "functools", "operator", "builtins", "__builtin__", "torch", "timeit",
+    "pdb", "bdb", "asyncio", "multiprocessing", "threading", "signal", "platform", "pip", "pydoc",
+    "http", "urllib", "requests",
+}  # fmt: skip
+PLAIN = ("set", "frozenset", "complex", "slice", "range", "bytearray", "object", "list", "dict",
+         "tuple")  # fmt: skip
+# Of those modules: plain data.
+DATA = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in PLAIN}
+DATA |= {"torch.device", "torch.Generator"}
 DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8",
           "bool")  # fmt: skip
 
@@ -57,6 +73,13 @@ class Storage:
     def nbytes(self) -> int:
         """Bytes that the file must hold for it."""
         return self.count * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """A value of a type that is no part of tensors: a date, a path, settings.  Only its name."""
+
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,25 +117,26 @@ class Tensor:
 
 
 def read_pickle(
-    stream: io.BytesIO, name: str, *, fields: int = 5
+    stream: io.BytesIO | mmap.mmap, name: str, *, fields: int = 5
 ) -> tuple[Any, dict[str, Storage]]:
     """Read one pickle; the stream then stands at its end.
 
     Args:
-      stream: bytes in memory, positioned at a pickle.
+      stream: bytes in memory or a mapped file, positioned at a pickle.
       name: what to call the file in messages.
       fields: length of a storage's persistent id (5, or 6 in files before torch 1.6).
 
     Returns:
-      (object, storages): the object is made of dicts, lists, tuples, numbers, strings and
-      `Tensor`; storages are those it refers to, by key.
+      (object, storages): the object is made of dicts, lists, tuples, numbers, strings,
+      `Tensor` and `Foreign`; storages are those it refers to, by key.
 
     Raises:
       UnsafeFileError: a global or an instruction that files of tensors do not need.
       WeightsFileError: damaged or truncated data.
     """
     start = stream.tell()
-    machine = _Machine(fields, limit=stream.seek(0, io.SEEK_END))
+    stream.seek(0, io.SEEK_END)
+    machine = _Machine(fields, limit=stream.tell())
     stream.seek(start)
     try:
         for opcode, argument, position in pickletools.genops(stream):
@@ -172,10 +196,12 @@ class _Machine:
                 push(tuple(self.pop_mark()))
             case "SETITEM" | "SETITEMS":
                 items = self.pop_mark() if opcode == "SETITEMS" else [self.pop(), self.pop()][::-1]
-                _expect(self.stack[-1], dict).update(_pairs(items[::2], items[1::2]))
+                if type(self.stack[-1]) is not Foreign:
+                    _expect(self.stack[-1], dict).update(_pairs(items[::2], items[1::2]))
             case "APPEND" | "APPENDS":
                 items = self.pop_mark() if opcode == "APPENDS" else [self.pop()]
-                _expect(self.stack[-1], list).extend(items)
+                if type(self.stack[-1]) is not Foreign:
+                    _expect(self.stack[-1], list).extend(items)
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 self.memo[len(self.memo) if opcode == "MEMOIZE" else argument] = self.stack[-1]
             case "BINGET" | "LONG_BINGET":
@@ -186,14 +212,21 @@ class _Machine:
                 name, module = _expect(self.pop(), str), _expect(self.pop(), str)
                 push(_lookup(module, name))
             case "REDUCE":
-                arguments, function = _expect(self.pop(), tuple), _expect(self.pop(), Function)
+                arguments, function = _expect(self.pop(), tuple), self.pop()
+                if type(function) is Foreign:
+                    push(function)
+                    return
+                _expect(function, Function)
                 self.limit -= sum(len(a) for a in arguments if type(a) in (list, tuple))
                 if self.limit < 0:
                     raise WeightsFileError("its calls repeat more than the file holds")
                 push(function.call(*arguments))
             case "BUILD":
                 self.pop()  # attributes of a state dict ("_metadata"): of no use here
-                _expect(self.stack[-1], dict)
+                if type(self.stack[-1]) is not Foreign:
+                    _expect(self.stack[-1], dict)
+            case "NEWOBJ" if type(self.stack[-2]) is Foreign:
+                self.pop()  # the object is its class's stand-in, which is on the stack
             case "BINPERSID":
                 push(self.storage(self.pop()))
             case "INST":
@@ -254,11 +287,17 @@ _GLOBALS = {
 
 
 def _lookup(module: str, name: str = "") -> Any:
-    if (module, name) not in _GLOBALS:
+    if (module, name) in _GLOBALS:
+        return _GLOBALS[module, name]
+    full = f"{module}.{name}"
+    if module == "torch._utils" and name.startswith("_rebuild"):
         raise UnsafeFileError(
-            f"it names {f'{module}.{name}'[:200]!r}, which is no part of a file of tensors"
+            f"it names {full[:200]!r}, of tensors not read (float8, quantised, sparse, ...)"
         )
-    return _GLOBALS[module, name]
+    programs = module.split(".")[0] in PROGRAMS and full not in DATA
+    if programs or not (module and full.replace(".", "_").isidentifier()):
+        raise UnsafeFileError(f"it names {full[:200]!r}, which is no part of a file of tensors")
+    return Foreign(full)
 
 
 def _expect(value: Any, kind: type) -> Any:

@@ -8,6 +8,7 @@ torch.load(weights_only=True) allows.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import struct
@@ -17,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flowsr_jax.config import choice
+from flowsr_jax.config import choice, to_dict
 from flowsr_jax.files.atomic import atomic_write, remove_leftovers
+from flowsr_jax.io.array_files import RECORD
 from flowsr_jax.io.torch_pickle import STORAGES
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.importer import state_dict
@@ -34,8 +36,8 @@ def to_torch(
 ) -> None:
     """Write parameters in the key scheme and layout of the official PyTorch code.
 
-    Tensors are bit-identical to those that `from_torch` was given.  The file is replaced
-    in one step.
+    Tensors are bit-identical to those that `from_torch` was given, and a record of the
+    config makes `from_torch` give the same model again.  The file is replaced in one step.
 
     Args:
       params: model parameters whose architecture has an official form.
@@ -52,11 +54,17 @@ def to_torch(
     if dtype is not None:
         numbers = np.dtype(choice("dtype", dtype, DTYPES))
         state = {k: a.astype(numbers) if a.dtype == np.float32 else a for k, a in state.items()}
-    write_state(state, path)
+    record = {"family": params.config.family, "config": to_dict(params.config)}
+    write_state(state, path, json.dumps(record))
 
 
-def write_state(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
+def write_state(
+    state: Mapping[str, np.ndarray], path: str | os.PathLike, record: str | None = None
+) -> None:
     """Write {key: array} as .pth, .pt, .safetensors or .npz, told by the suffix.
+
+    `record` is the JSON text of family and config; it stands beside the tensors, where
+    other programs do not look: an entry of the archive, or metadata.
 
     Raises:
       ValueError: another suffix, or a dtype that the format does not have.
@@ -71,15 +79,18 @@ def write_state(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> Non
     with atomic_write(path) as file:
         if suffix == ".npz":
             np.savez(file, **state)
+            if record is not None:
+                with zipfile.ZipFile(file, "a") as archive:
+                    archive.writestr(zipfile.ZipInfo(RECORD), record)
         elif suffix == ".safetensors":
             from safetensors.numpy import save
 
-            file.write(save(state))
+            file.write(save(state, {RECORD: record} if record is not None else None))
         else:
-            _write_zip(state, file)
+            _write_zip(state, file, record)
 
 
-def _write_zip(state: Mapping[str, np.ndarray], file) -> None:
+def _write_zip(state: Mapping[str, np.ndarray], file, record: str | None) -> None:
     with zipfile.ZipFile(file, "w") as archive:
 
         def add(name: str, data) -> None:
@@ -93,6 +104,8 @@ def _write_zip(state: Mapping[str, np.ndarray], file) -> None:
         for number, array in enumerate(state.values()):
             add(f"data/{number}", array.reshape(-1).view(np.uint8).data)
         add("version", b"3\n")
+        if record is not None:
+            add(RECORD, record.encode())
 
 
 def _program(state: Mapping[str, np.ndarray]) -> bytes:

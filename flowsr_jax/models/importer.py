@@ -18,78 +18,17 @@ import numpy as np
 
 from flowsr_jax.config import choice, from_dict
 from flowsr_jax.models.base import Family, Params, families, family_of, get_family
-from flowsr_jax.types import AnyArray, Array
+from flowsr_jax.models.rules import Rule, flat, module_order, official_tensors
 
 T = TypeVar("T")
 SHOWN = 3  # names listed in an error
-# Counters of batch normalisation, which no inference reads.
-IGNORED = (r"(.*\.)?num_batches_tracked",)
+NESTED = 4  # levels of names before a net's own keys, one less
+# Counters of batch normalisation and of averaging, which no inference reads.
+IGNORED = (r"(.*\.)?num_batches_tracked", "n_averaged")
 
 
 class MisfitError(ValueError):
     """A state dict from which a family's hyper-parameters cannot be read."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """One official tensor (or K of them, stacked) and where it lives.
-
-    Attributes:
-      keys: official keys; more than one are stacked along a new first axis.
-      path: place in the parameter tree.
-      kind: "conv" (OIHW <-> HWIO), "matrix" (O,I,1,1 <-> I,O), "linear" (O,I <-> I,O),
-        "vector" (any shape with one long axis <-> [C]), "keep" (unchanged).
-      part: for "conv": input-channel range (start, stop) of the official kernel.
-      shape: for "vector": the official shape, -1 for the long axis, e.g. (1, -1, 1, 1).
-        None reads any shape and writes [C].
-    """
-
-    keys: tuple[str, ...]
-    path: tuple[str, ...]
-    kind: str
-    stacked: bool = False
-    part: tuple[int, int | None] | None = None
-    shape: tuple[int, ...] | None = None
-
-    def read(self, weights: Mapping[str, np.ndarray]) -> Array:
-        """Return the array of the tree; floating numbers become float32."""
-        arrays = [self._convert(_float32(weights[k])) for k in self.keys]
-        return jnp.asarray(np.stack(arrays) if self.stacked else arrays[0])
-
-    def write(self, leaf: AnyArray) -> dict[str, np.ndarray]:
-        """Return {official key: array} of a leaf: `read` (of its part of the key) inverted."""
-        leaf = np.asarray(leaf)
-        leaves = leaf if self.stacked else [leaf]
-        return {k: self._official(a) for k, a in zip(self.keys, leaves, strict=True)}
-
-    def _convert(self, a: np.ndarray) -> np.ndarray:
-        if self.kind == "conv":
-            a = a if self.part is None else a[:, slice(*self.part)]
-            return a.transpose(2, 3, 1, 0)
-        if self.kind == "matrix":
-            return a[:, :, 0, 0].T
-        if self.kind == "linear":
-            return a.T
-        if self.kind == "vector":
-            return a.reshape(-1)
-        return a
-
-    def _official(self, a: np.ndarray) -> np.ndarray:
-        if self.kind == "conv":
-            return a.transpose(3, 2, 0, 1)
-        if self.kind == "matrix":
-            return a.T[:, :, None, None]
-        if self.kind == "linear":
-            return a.T
-        if self.kind == "vector" and self.shape is not None:
-            return a.reshape(self.shape)
-        return a
-
-
-def conv_rules(key: str, path: tuple[str, ...], bias: bool = True) -> list[Rule]:
-    """Return rules of a convolution `key`.weight, `key`.bias at `path` ("w", "b")."""
-    rules = [Rule((f"{key}.weight",), (*path, "w"), "conv")]
-    return [*rules, Rule((f"{key}.bias",), (*path, "b"), "vector")] if bias else rules
 
 
 def assemble(rules: list[Rule], weights: Mapping[str, np.ndarray], config: Any) -> Params:
@@ -147,7 +86,6 @@ class Importer:
       rules: (config, **options) -> rules; raises ConfigError for a config that has no
         official form.
       recognise: (state dict) -> bool: these keys belong to this family.
-      licence: (config) -> one line: under which licence the authors give the weights.
       options: (weights) -> options of `rules` for these keys (their naming scheme).
       constants: (config) -> {key: array}: official tensors that are no parameters but
         follow from the config; written, and not read (`infer` may compare them).
@@ -156,32 +94,49 @@ class Importer:
         the family that the keys tell apart.
       groups: {parameter group: (state dict) -> its parameters}: groups that have an official
         file of their own (a phase's `init_files`).
+      settle: (params, weights) -> (params, notes): decides by evaluation what the keys leave
+        open; called unless the caller or the file says it (`settled`).
+      settled: fields of the config that `settle` decides.
     """
 
     family: str
     infer: Callable[..., Any]
     rules: Callable[..., list[Rule]]
     recognise: Callable[[Mapping], bool]
-    licence: Callable[[Any], str]
     options: Callable[[Mapping], dict] = lambda weights: {}
     constants: Callable[[Any], dict[str, np.ndarray]] = lambda config: {}
     ignore: tuple[str, ...] = ()
     forms: Mapping[str, Callable[[Mapping], bool]] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, Callable[[Mapping], Any]] = dataclasses.field(default_factory=dict)
+    settle: Callable[[Params, Mapping], tuple[Params, tuple[str, ...]]] | None = None
+    settled: tuple[str, ...] = ()
 
     def __call__(self, weights: Mapping[str, np.ndarray], **overrides: Any) -> Params:
         """Return the parameters of an official state dict {key: array}; see `read`."""
         return self.read(weights, **overrides).params
 
-    def read(self, weights: Mapping[str, np.ndarray], **overrides: Any) -> Imported:
+    def read(
+        self,
+        weights: Mapping[str, np.ndarray],
+        recorded: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Imported:
         """Return the parameters of an official state dict, and what was left out of it.
+
+        Args:
+          weights: {official key: array}.
+          recorded: the config that the file says, `config.to_dict` of it; None: inferred.
+          **overrides: of the config's fields.
 
         Raises:
           ConfigError: an override that the config does not have or accept.
           ValueError: weights that do not fit the family.
         """
         try:
-            config = self.infer(weights, **overrides)
+            if recorded is None:
+                config = self.infer(weights, **overrides)
+            else:
+                config = make_config(get_family(self.family).config_class, recorded, overrides)
         except MisfitError as error:
             raise ValueError(f"weights do not fit family {self.family!r}: {error}") from None
         rules = self.rules(config, **self.options(weights))
@@ -190,7 +145,11 @@ class Importer:
         ignored = tuple(k for k in weights if k not in wanted and unused.fullmatch(k))
         skipped = {*ignored, *self.constants(config)} - wanted
         left = {k: v for k, v in weights.items() if k not in skipped}
-        return Imported(assemble(rules, left, config), ignored, self.licence(config))
+        params, notes = assemble(rules, left, config), _not_finite(left)
+        said = recorded is not None or any(name in overrides for name in self.settled)
+        if self.settle is not None and not said and not notes:
+            params, notes = self.settle(params, weights)
+        return Imported(params, ignored, notes)
 
     def write(self, params: Params, **options: Any) -> dict[str, np.ndarray]:
         """Return the official state dict of parameters, in the order of the module tree.
@@ -201,53 +160,110 @@ class Importer:
           ConfigError: the config has no official form.
           ValueError: the tree is not that of the config.
         """
-        rules, leaves = self.rules(params.config, **options), _flat(params.tree)
+        rules, leaves = self.rules(params.config, **options), flat(params.tree)
         groups = {rule.path[0] for rule in rules}
         if odd := {rule.path for rule in rules} ^ {path for path in leaves if path[0] in groups}:
             names = ", ".join("/".join(path) for path in sorted(odd)[:SHOWN])
             raise ValueError(f"the parameters have no official form: {names}")
-        state = {**self.constants(params.config), **_write(rules, leaves)}
+        state = {**self.constants(params.config), **official_tensors(rules, leaves)}
         return {key: state[key] for key in module_order(state)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """Parameters read from official weights, the keys left out, and a licence note."""
+    """Parameters read from official weights, the keys left out, and what the user should know."""
 
     params: Params
     ignored: tuple[str, ...]
-    licence: str
+    notes: tuple[str, ...] = ()
 
 
 def import_weights(
-    weights: Mapping[str, Any], model: str | None = None, **overrides: Any
+    weights: Mapping[str, Any],
+    model: str | None = None,
+    *,
+    recorded: Mapping[str, Any] | None = None,
+    **overrides: Any,
 ) -> Imported:
     """Read an official state dict; the family is inferred from the keys unless named.
 
     Args:
-      weights: {official key: array}, as `flowsr_jax.io.torch_file.read_weights` gives.
+      weights: {official key: array}, as `flowsr_jax.io.torch_file.read_weights` gives.  A
+        net inside (all its keys behind `netG.`, say) is found; of several the averaged one.
       model: name of a family or of one of its forms, or None.
+      recorded: {"family": name, "config": fields} that the file itself says, or None.
       **overrides: hyper-parameters that the weights do not determine.
 
     Raises:
-      ValueError: weights of no known family, or that do not fit it.
+      ValueError: weights of no known family, that do not fit it, or of several nets.
     """
+    prefix, found = _find_net(weights, model)
+    notes: tuple[str, ...] = ()
+    if prefix:
+        others = dict.fromkeys(k.split(".")[0] for k in weights if not k.startswith(prefix))
+        left_out = f", left out {', '.join(map(show, list(others)[:SHOWN]))}" if others else ""
+        notes = (f"took the net {show(prefix[:-1])!r}{left_out}",)
+        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    model = model or found
     if model is None:
-        model = next((name for name, known in _importers() if known.recognise(weights)), None)
-        if model is None:
-            raise ValueError(
-                f"these weights belong to no known family (first keys: "
-                f"{', '.join(map(show, list(weights)[:SHOWN]))}); pass model= one of "
-                f"{', '.join(_model_names())}"
-            )
-    elif model not in families():
+        raise ValueError(
+            f"these weights belong to no known family (first keys: "
+            f"{', '.join(map(show, list(weights)[:SHOWN]))}); pass model= one of "
+            f"{', '.join(_model_names())}"
+        )
+    if model not in families():
         model = _family_of_form(model, weights)
     importer = get_family(model).weights
     if importer is None:
         raise ValueError(
             f"family {model!r} has no importer of PyTorch weights; {', '.join(_model_names())} have"
         )
-    return importer.read(weights, **overrides)
+    same = recorded is not None and recorded.get("family") == model
+    imported = importer.read(weights, recorded["config"] if same else None, **overrides)
+    return dataclasses.replace(imported, notes=(*notes, *imported.notes))
+
+
+def _find_net(weights: Mapping[str, Any], model: str | None) -> tuple[str, str | None]:
+    """Return (prefix of its keys, family) of the net that is meant; ("", None) for none.
+
+    Raises:
+      ValueError: several nets, none or more than one of them averaged.
+    """
+    known = [(name, importer.recognise) for name, importer in _importers()]
+    if model is not None:
+        known = [
+            (n, test) for n, test in known if n == model or model in get_family(n).weights.forms
+        ]
+    parts = [key.split(".") for key in weights]
+    starts = {".".join([*p[:depth], ""]) for p in parts for depth in range(min(len(p), NESTED))}
+    nets: dict[str, str] = {}
+    for start in sorted(starts, key=len):
+        if any(start.startswith(net) for net in nets):
+            continue
+        inside = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+        if family := next((name for name, test in known if test(inside)), None):
+            nets[start] = family
+    average = [net for net in nets if "ema" in re.split(r"[^a-z]+", net.lower())]
+    if len(nets) > 1 and len(average) != 1:
+        names = ", ".join(repr(show(net[:-1])) for net in nets)
+        raise ValueError(f"the file holds several nets: {names}; choose one with key= (--key)")
+    return next(((n, nets[n]) for n in (*average, *nets)), ("", None))
+
+
+def _not_finite(weights: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a line that names the tensors with NaN or infinite numbers, if there are any."""
+    bad = {k: a.size - int(np.isfinite(a).sum()) for k, a in _floats(weights)}
+    bad = {k: count for k, count in bad.items() if count}
+    if not bad:
+        return ()
+    first = ", ".join(f"{show(k)} ({count})" for k, count in list(bad.items())[:SHOWN])
+    return (f"{len(bad)} tensors hold NaN or infinite numbers, images will too (first: {first})",)
+
+
+def _floats(weights: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    for key, value in weights.items():
+        if jnp.issubdtype(np.asarray(value).dtype, jnp.floating):
+            yield key, np.asarray(value)
 
 
 def _importers() -> Iterator[tuple[str, Importer]]:
@@ -297,57 +313,13 @@ def shape_of(weights: Mapping[str, Any], key: str, rank: int = 4) -> tuple[int, 
     return shape
 
 
-def module_order(keys: Iterable[str]) -> list[str]:
-    """Return keys in the order of a module tree: a module's together, numbers counting up."""
-    tree: dict = {}
-    for key in keys:
-        node = tree
-        for part in key.split("."):
-            node = node.setdefault(part, {})
-        node[""] = key
-    return list(_keys_of(tree))
-
-
-def _keys_of(tree: dict) -> Iterator[str]:
-    counted = all(name.isdigit() for name in tree)
-    for name in sorted(tree, key=int) if counted else tree:
-        yield from [tree[name]] if name == "" else _keys_of(tree[name])
-
-
 def show(name: str) -> str:
     """Return a key of a file for a message: short, and nothing that a terminal obeys."""
     return name[:100] if name.isprintable() else repr(name[:100])
 
 
-def _float32(a: np.ndarray) -> np.ndarray:
-    a = np.asarray(a)
-    return a.astype(np.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a
-
-
 def _times(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "a number"
-
-
-def _flat(tree: Mapping, path: tuple = ()) -> dict[tuple, Any]:
-    out: dict[tuple, Any] = {}
-    for name, value in tree.items():
-        below = _flat(value, (*path, name)) if isinstance(value, Mapping) else None
-        out |= {(*path, name): value} if below is None else below
-    return out
-
-
-def _write(rules: Iterable[Rule], leaves: Mapping[tuple, Any]) -> dict[str, np.ndarray]:
-    """Return the official tensors of leaves {path: array}, parts of kernels joined."""
-    parts: dict[str, list] = {}
-    for rule in rules:
-        for key, array in rule.write(leaves[rule.path]).items():
-            parts.setdefault(key, []).append((rule.part or (0, None), array))
-    return {
-        key: found[0][1]
-        if len(found) == 1
-        else np.concatenate([a for _, a in sorted(found, key=lambda f: f[0][0])], axis=1)
-        for key, found in parts.items()
-    }
 
 
 def _misshapen(rules: list[Rule], weights: Mapping[str, np.ndarray], config: Any) -> list[str]:
@@ -355,12 +327,12 @@ def _misshapen(rules: list[Rule], weights: Mapping[str, np.ndarray], config: Any
     if config.family not in families():  # a family of the caller's own
         return []
     init = get_family(config.family).init
-    expected = _flat(jax.eval_shape(lambda key: init(config, key), jax.random.key(0)).tree)
+    expected = flat(jax.eval_shape(lambda key: init(config, key), jax.random.key(0)).tree)
     rules = [rule for rule in rules if rule.path in expected]
     blank = {path: np.broadcast_to(np.int8(0), leaf.shape) for path, leaf in expected.items()}
     free = {key for rule in rules for key in rule.keys if rule.kind == "vector" and not rule.shape}
     out = []
-    for key, want in _write(rules, blank).items():
+    for key, want in official_tensors(rules, blank).items():
         got = np.shape(weights[key]) if key in weights else want.shape
         if got != want.shape and not (key in free and math.prod(got) == want.size):
             out.append(f"{key} is {_times(got)} instead of {_times(want.shape)}")

@@ -15,14 +15,8 @@ import numpy as np
 
 from flowsr_jax.config import ConfigError
 from flowsr_jax.models.glow.config import GlowConfig
-from flowsr_jax.models.importer import (
-    Importer,
-    MisfitError,
-    Rule,
-    make_config,
-    shape_of,
-    show,
-)
+from flowsr_jax.models.importer import Importer, MisfitError, make_config, shape_of, show
+from flowsr_jax.models.rules import Rule
 
 _VECTOR, _ROW = (1, 1, 1, -1), (1, -1)
 _KINDS = {"conv1x1": "invconv/W", "conv1x1_plu": "invconv/P", "shuffle": "shuffle/indices"}
@@ -141,7 +135,6 @@ WEIGHTS = Importer(
     infer=infer_glow,
     rules=tf_rules,
     recognise=is_glow,
-    licence=lambda config: "MIT, of the released code; the weights have no terms of their own",
     # The optimiser's slots, averages that the released training does not use, and inverses.
     ignore=(r"Variable(_\d+)?", r".*/ExponentialMovingAverage", r".*/shuffle/indices_inverse"),
 )

@@ -10,18 +10,11 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError, choice
-from flowsr_jax.models.importer import (
-    Importer,
-    MisfitError,
-    Rule,
-    assemble,
-    conv_rules,
-    make_config,
-    shape_of,
-)
+from flowsr_jax.models.importer import Importer, MisfitError, assemble, make_config, shape_of
 from flowsr_jax.models.irn.compression import RestorerConfig
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
+from flowsr_jax.models.rules import Rule, conv_rules
 from flowsr_jax.nets.vgg import layers
 
 _HAAR = np.array(
@@ -221,7 +214,6 @@ WEIGHTS = Importer(
     recognise=lambda weights: any(
         re.match(r"operations\.\d+\.(F\.conv1\.weight|haar_weights)", k) for k in weights
     ),
-    licence=lambda config: "Invertible-Image-Rescaling: Apache-2.0 (recalled, not read)",
     constants=constants,
     groups={"features": vgg_from_torch},
 )

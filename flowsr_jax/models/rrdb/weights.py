@@ -5,8 +5,9 @@ RRDBNet_arch.py; "esrgan_old": ESRGAN's first release (transer_RRDB_models.py tr
 it); "basicsr": BasicSR's rrdbnet_arch.py.
 
 SRFlow adds the output of the last block to the trunk's convolution, ESRGAN that of the
-first convolution.  The two older schemes are ESRGAN's; for a file in the released scheme
-nothing tells the two apart, and SRFlow's form is taken unless skip="first" is passed.
+first convolution, and nothing in the keys tells the two apart.  Unless skip= is passed, one
+evaluation of both decides (`settle_skip`); if it is not clear, the released scheme means
+SRFlow's form, and the two others ESRGAN's.
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from flowsr_jax.config import ConfigError, choice
-from flowsr_jax.models.importer import Importer, MisfitError, Rule, conv_rules, make_config
+from flowsr_jax.math.resize import imresize
+from flowsr_jax.models.base import Params
+from flowsr_jax.models.importer import Importer, MisfitError, make_config
 from flowsr_jax.models.importer import shape_of as shape
 from flowsr_jax.models.rrdb.config import RRDBConfig
+from flowsr_jax.models.rules import Rule, conv_rules
+from flowsr_jax.nets.rrdb import RRDBEncoder
+
+PROBE = 24  # pixels of a side of the LR image by which the skip is settled
+CLEAR, MARGIN = 20.0, 3.0  # dB: of the better form, and its lead over the other
 
 # Names of: first convolution, convolution c of dense block j of RRDB i, trunk convolution,
 # upsampling convolution u of U (counted from 1), the two last convolutions.
@@ -152,13 +164,35 @@ def _numbers(weights: Mapping[str, Any], text: str, letter: str) -> set[int]:
     return {int(m.group(1)) for key in weights if (m := re.fullmatch(pattern, key))}
 
 
-def _licence(config: RRDBConfig) -> str:
-    if config.skip == "first":
-        return "ESRGAN's repository: Apache-2.0"
-    return (
-        "SRFlow's repository (its RRDB files): CC BY-NC-SA 4.0, academic research only, not for "
-        "commercial use; ESRGAN's own files (pass skip='first' for them): Apache-2.0"
-    )
+def settle_skip(params: Params, weights: Mapping[str, Any]) -> tuple[Params, tuple[str, ...]]:
+    """Return the parameters with the trunk's skip by which the net keeps its LR image, and a line.
+
+    Both forms enlarge one synthetic LR image; MATLAB-bicubic reduction of a trained net's
+    output gives the LR image back, with the other skip it does not (37.2 dB against 8.3 dB
+    for ESRGAN's file).  Where neither is clear (an untrained net), the scheme's form stays.
+    """
+    if params.config.in_channels != params.config.out_channels:
+        return params, ()
+    y, x = np.mgrid[:PROBE, :PROBE] / PROBE
+    frequencies = ((1, 0.5), (0.5, 2), (3, 1), (2, 2))
+    waves = [np.sin(2 * np.pi * (f * x + g * y) + f) for f, g in frequencies]
+    lr = jnp.asarray(0.5 + 0.15 * (np.stack(waves, -1) + waves[0][..., None]), jnp.float32)
+    lr = lr[None, ..., : params.config.in_channels]
+    quality = {}
+    for skip in ("last", "first"):
+        encoder = RRDBEncoder(dataclasses.replace(params.config, skip=skip))
+        sr = jax.jit(encoder.apply)({"params": params.tree["encoder"]}, lr)
+        again = imresize(jnp.clip(sr, 0, 1), 1 / params.config.scale)
+        quality[skip] = float(-10 * jnp.log10(jnp.mean((again - lr) ** 2) + 1e-12))
+    best, other = sorted(quality, key=quality.__getitem__, reverse=True)
+    measured = f"LR-PSNR {quality[best]:.1f} dB, {quality[other]:.1f} dB with {other!r}"
+    if not (quality[best] > CLEAR and quality[best] - quality[other] > MARGIN):
+        return params, (
+            f"the trunk's skip is not clear from the weights ({measured}): skip = "
+            f"{params.config.skip!r} by the names of its keys; skip= overrides",
+        )
+    config = dataclasses.replace(params.config, skip=best)
+    return Params(params.tree, config), (f"skip = {best!r} ({measured}; skip= overrides)",)
 
 
 WEIGHTS = Importer(
@@ -166,6 +200,7 @@ WEIGHTS = Importer(
     infer=infer_rrdb,
     rules=lambda config, scheme="released": rrdb_rules(config, "", scheme),
     recognise=recognise,
-    licence=_licence,
     options=lambda weights: {"scheme": find_scheme(weights)},
+    settle=settle_skip,
+    settled=("skip",),
 )

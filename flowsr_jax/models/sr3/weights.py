@@ -16,14 +16,8 @@ import numpy as np
 from flowsr_jax.config import ConfigError, nearest
 from flowsr_jax.diffusion import schedules
 from flowsr_jax.diffusion.schedules import ScheduleConfig
-from flowsr_jax.models.importer import (
-    Importer,
-    MisfitError,
-    Rule,
-    conv_rules,
-    make_config,
-    shape_of,
-)
+from flowsr_jax.models.importer import Importer, MisfitError, make_config, shape_of
+from flowsr_jax.models.rules import Rule, conv_rules
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.nets.unet import UNetConfig, plan
 
@@ -228,9 +222,6 @@ WEIGHTS = Importer(
     infer=infer_sr3,
     rules=sr3_rules,
     recognise=lambda weights: any(f"{ROOT}.{mlp}.1.weight" in weights for mlp in MLP.values()),
-    licence=lambda config: (
-        "Janspiry/Image-Super-Resolution-via-Iterative-Refinement: Apache-2.0 (recalled, not read)"
-    ),
     constants=_constants,
     ignore=(r"feature_extractor\..*",),  # of a fork; the network does not use it
     forms={"ddpm": lambda weights: f"{ROOT}.{MLP['time']}.1.weight" in weights},

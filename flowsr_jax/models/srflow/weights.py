@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError
-from flowsr_jax.models.importer import (
-    Importer,
-    MisfitError,
-    Rule,
-    conv_rules,
-    make_config,
-    shape_of,
-)
+from flowsr_jax.models.importer import Importer, MisfitError, make_config, shape_of
 from flowsr_jax.models.rrdb.weights import infer_rrdb, rrdb_rules
+from flowsr_jax.models.rules import Rule, conv_rules
 from flowsr_jax.models.srflow.config import SRFlowConfig
 
 OFFICIAL_BLOCKS = {4: (1, 8, 15, 22), 8: (1, 3, 5, 7)}
@@ -177,8 +171,5 @@ WEIGHTS = Importer(
     infer=infer_srflow,
     rules=srflow_rules,
     recognise=lambda weights: "RRDB.conv_first.weight" in weights,
-    licence=lambda config: (
-        "SRFlow's repository: CC BY-NC-SA 4.0, academic research only, not for commercial use"
-    ),
     constants=_constants,
 )
