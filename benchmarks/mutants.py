@@ -97,7 +97,9 @@ def passes(tree: Path, tests: str) -> bool:
     """Return whether tests (module names, and `-k NAME`) pass in a tree."""
     words = [f"tests/{w}.py" if w.startswith("test_") else w for w in tests.split()]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    # The copy has no folder of reference data beside it (tests/conftest.py).
+    reference = {"FLOWSR_SHARED": str(ROOT.parent / "shared")}
+    environment = {**reference, **os.environ, "PYTHONPATH": str(tree)}
     return not subprocess.run(command, cwd=tree, env=environment, capture_output=True).returncode
 
 
