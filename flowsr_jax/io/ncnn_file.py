@@ -54,8 +54,11 @@ def _is_param(path: Path) -> bool:
         return file.read(len(MAGIC) + 1).strip() == MAGIC
 
 
-def read_ncnn(param: Path, binary: Path) -> dict[str, np.ndarray]:
-    """Return the state dict of an RRDB network, in BasicSR's keys; arrays are float32.
+def read_ncnn(param: Path, binary: Path) -> tuple[dict[str, np.ndarray], dict[str, int | str]]:
+    """Return the state dict of an RRDB network and its config.
+
+    The keys are BasicSR's, the arrays float32.  The config says what the graph shows: sizes,
+    scale, and ESRGAN's form of the trunk's skip.
 
     Raises:
       FileNotFoundError: one of the two files is missing.
@@ -74,9 +77,14 @@ def read_ncnn(param: Path, binary: Path) -> dict[str, np.ndarray]:
         raise WeightsFileError(f"{param}: {error}") from None
     except (ValueError, IndexError, KeyError) as error:
         raise WeightsFileError(f"{param}: damaged ({' '.join(str(error).split())[:200]})") from None
-    pairs = zip(names, weights, strict=True)
-    return {f"{n}.{kind}": a for n, pair in pairs for kind, a in zip(("weight", "bias"), pair,
-                                                                     strict=True)}  # fmt: skip
+    state = {}
+    for name, (kernel, bias) in zip(names, weights, strict=True):
+        state |= {f"{name}.weight": kernel, f"{name}.bias": bias}
+    ups = sum(layer.kind == "Interp" for layer in layers)
+    config = {"scale": 2**ups, "nf": len(weights[0][1]), "gc": len(weights[1][1])}
+    config |= {"nb": (len(convs) - 4 - ups) // DENSE, "skip": "first"}
+    config |= {"in_channels": weights[0][0].shape[1], "out_channels": len(weights[-1][1])}
+    return state, config
 
 
 def _layer(line: str) -> Layer:
@@ -105,7 +113,9 @@ def _numbers(convs: list[Layer], binary: Path) -> list[tuple[np.ndarray, np.ndar
         dtype = np.dtype("<f2" if flag == HALF else "<f4")
         size = -(-count * dtype.itemsize // 4) * 4
         if count < 1 or count % (9 * features) or at + 4 + size + 4 * features > len(data):
-            raise WeightsFileError(f"{binary.name} ends inside {layer.name[:50]!r}, or is another's")
+            raise WeightsFileError(
+                f"{binary.name} ends inside {layer.name[:50]!r}, or is another's"
+            )
         kernel = np.frombuffer(data, dtype, count, at + 4).reshape(features, -1, 3, 3)
         at += 4 + size
         out.append((kernel.astype(np.float32), np.frombuffer(data, "<f4", features, at).copy()))
@@ -170,7 +180,9 @@ def _evaluate(layers: list[Layer]) -> str:
                 raise WeightsFileError(f"layer {layer.name[:50]!r} enlarges by {factors}, not by 2")
             last = trace.add("nearest", *args)
         else:
-            raise WeightsFileError(f"layer {layer.name[:50]!r} is a {layer.kind[:30]}: not an RRDB's")
+            raise WeightsFileError(
+                f"layer {layer.name[:50]!r} is a {layer.kind[:30]}: not an RRDB's"
+            )
         values |= dict.fromkeys(layer.outputs, last)
     return trace.of(last)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import mmap
 import os
 import zipfile
@@ -29,6 +30,7 @@ from flowsr_jax.io.array_files import (
     read_safetensors,
     zip_entries,
 )
+from flowsr_jax.io.ncnn_file import ncnn_pair, read_ncnn
 from flowsr_jax.io.state_dicts import Report, line, refuse_object, take_tensors
 from flowsr_jax.io.tf_checkpoint import checkpoint_prefix, read_checkpoint
 from flowsr_jax.io.torch_pickle import Storage, UnsafeFileError, WeightsFileError, read_pickle
@@ -49,7 +51,7 @@ class WeightsFile:
     Attributes:
       tensors: {official key: array} in the file's order, dtypes as stored.
       licence: the text under "license" in the file's own metadata, or None.
-      record: JSON text of the config, in files that `to_torch` wrote; else None.
+      record: JSON text of the config, of files that `to_torch` or ncnn wrote; else None.
     """
 
     tensors: dict[str, np.ndarray]
@@ -63,7 +65,8 @@ def open_weights(
     """Read weights of any supported kind, told apart by content.
 
     Args:
-      source: a .pth/.pt, .npz or .safetensors file, the prefix or a file of a TensorFlow
+      source: a .pth/.pt, .npz or .safetensors file, a .param or .bin file of ncnn (an RRDB
+        network; the other file lies beside it), the prefix or a file of a TensorFlow
         checkpoint (see `tf_checkpoint`), or a mapping of arrays (tensors of torch included).
       report: receives a line for whatever was opened, removed or left out.
       key: the container or net to take, its path joined by dots ("ema", "state_dict.netG").
@@ -86,6 +89,9 @@ def open_weights(
         tree = read_checkpoint(source, report)
         return WeightsFile(take_tensors(tree, str(source), np.asarray, report, key=key))
     path = Path(source)
+    if pair := ncnn_pair(path):
+        state, config = read_ncnn(*pair)
+        return WeightsFile(state, record=json.dumps({"family": "rrdb", "config": config}))
     head = _head(path)
     pickled = head.startswith((b"PK", LEGACY_MAGIC))
     if head.startswith(b"PK") and is_npz(path):

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flowsr_jax.io.ncnn_file import ncnn_pair
 from flowsr_jax.io.state_dicts import Report
 from flowsr_jax.io.tf_checkpoint import checkpoint_files, checkpoint_prefix
 from flowsr_jax.io.torch_file import WeightsFile, WeightsFileError, open_weights
@@ -74,6 +75,8 @@ def record_of(file: WeightsFile, name: str) -> dict[str, Any] | None:
 
 
 def _files(path: str | os.PathLike) -> list:
+    if pair := ncnn_pair(path):
+        return list(pair)
     prefix = checkpoint_prefix(path)
     return [path] if prefix is None else checkpoint_files(prefix)
 

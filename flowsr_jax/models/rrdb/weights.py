@@ -168,8 +168,8 @@ def settle_skip(params: Params, weights: Mapping[str, Any]) -> tuple[Params, tup
     """Return the parameters with the trunk's skip by which the net keeps its LR image, and a line.
 
     Both forms enlarge one synthetic LR image; MATLAB-bicubic reduction of a trained net's
-    output gives the LR image back, with the other skip it does not (37.2 dB against 8.3 dB
-    for ESRGAN's file).  Where neither is clear (an untrained net), the scheme's form stays.
+    output gives the LR image back, with the other skip it does not (41.4 dB against 12.3 dB
+    for RealSR's 23 blocks).  Where neither is clear (an untrained net), the scheme's form stays.
     """
     if params.config.in_channels != params.config.out_channels:
         return params, ()
