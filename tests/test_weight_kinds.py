@@ -13,6 +13,7 @@ import torch_files as tf
 from safetensors.numpy import save_file
 
 import flowsr_jax
+from flowsr_jax.commands import convert
 from flowsr_jax.io.torch_file import UnsafeFileError, open_weights, read_weights
 from flowsr_jax.io.torch_import import import_files
 from flowsr_jax.io.torch_write import to_torch
@@ -154,3 +155,40 @@ def test_the_skip_is_decided_by_evaluation(skip):
     imported = import_weights(state)
     assert imported.params.config.skip == skip and "LR-PSNR" in imported.notes[0]
     assert import_weights(state, skip="last").params.config.skip == "last"
+
+
+# {file of the reference cases: what converting it says}
+CASE_FILES = {
+    "compiled.pth": "removed the prefix '_orig_mod.' of 72 keys",
+    "lightning.ckpt": "took the net 'netG'",
+    "np_scalar.pth": "left out 'optimizer', 'epoch', 'best_psnr'",
+    "meta.safetensors": "metadata: CC-BY-NC-4.0",
+    "fp8.safetensors": "72 tensors hold F8_E4M3",
+    "nan.pth": "1 tensors hold NaN or infinite numbers",
+    "grey1ch.pth": "takes images of 1 channels",
+    "pth_named.safetensors": "parameters: 25,387",
+}
+
+
+def test_the_files_of_others(shared, tmp_path, capsys):
+    refused = ("fp8.safetensors", "grey1ch.pth")
+    for name, said in CASE_FILES.items():
+        given = [str(shared / "cases" / name), str(tmp_path / name), "--skip=first"]
+        code = convert.main(given)
+        assert code == (2 if name in refused else 0), name
+        out = "".join(capsys.readouterr())
+        assert said in out, (name, out)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"\x80\x02}q\x00.", "bare pickle"),
+    ],
+)
+def test_what_people_take_for_weights(tmp_path, content, said):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_weights(tmp_path / "a.pth")

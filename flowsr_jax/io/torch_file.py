@@ -43,6 +43,13 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PROTOCOL = 1001
 LICENCE = ("license", "licence")
 
+# {first bytes: what such a file is}, of those that people take for weights.
+OTHERS = {
+    b"\x80": "a bare pickle",
+    b"version ": "a pointer of Git LFS; the file itself is still to be fetched (git lfs pull)",
+    b"<": "a web page; the download failed",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightsFile:
@@ -150,10 +157,11 @@ def _open_torch(path: Path, head: bytes, report: Report, key: str | None) -> Wei
         raise WeightsFileError(f"{path}: is empty")
     if LEGACY_MAGIC.startswith(head):
         raise WeightsFileError(f"{path}: is truncated")
-    kind = "a bare pickle" if head[:1] == b"\x80" else f"something else (starts with {head[:8]!r})"
+    known = [kind for start, kind in OTHERS.items() if head.startswith(start)]
+    kind = known[0] if known else f"something else (starts with {head[:8]!r})"
     raise WeightsFileError(
         f"{path}: is {kind}; known are torch.save files (zip, or the layout before torch 1.6), "
-        ".npz, .safetensors and TensorFlow checkpoints"
+        ".npz, .safetensors, ncnn's .param and TensorFlow checkpoints"
     )
 
 
