@@ -97,9 +97,7 @@ def passes(tree: Path, tests: str) -> bool:
     """Return whether tests (module names, and `-k NAME`) pass in a tree."""
     words = [f"tests/{w}.py" if w.startswith("test_") else w for w in tests.split()]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words]
-    # The copy has no folder of reference data beside it (tests/conftest.py).
-    reference = {"FLOWSR_SHARED": str(ROOT.parent / "shared")}
-    environment = {**reference, **os.environ, "PYTHONPATH": str(tree)}
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
     return not subprocess.run(command, cwd=tree, env=environment, capture_output=True).returncode
 
 
@@ -116,6 +114,9 @@ def main() -> int:
         tree = Path(folder) / "tree"
         ignored = shutil.ignore_patterns(".git", "__pycache__", "runs")
         shutil.copytree(ROOT, tree, ignore=ignored, symlinks=True)
+        # Tests look for reference data beside their repository (tests/conftest.py).
+        if (data := ROOT.parent / "shared").is_dir():
+            (tree.parent / "shared").symlink_to(data)
         for file, old, new, tests in faults:
             line = f"{file}: {old.strip()!r} -> {new.strip()!r}"
             if not args.list and tests not in healthy:

@@ -221,8 +221,7 @@ def _example(file: str, program: Program, bake: bool) -> str:
 @contextlib.contextmanager
 def _without_places() -> Iterator[None]:
     """Keep paths and lines of source files, which differ by machine, out of programs."""
-    name = "jax_traceback_in_locations_limit"
-    before = getattr(jax.config, name)
+    name, before = "jax_traceback_in_locations_limit", jax.config.jax_traceback_in_locations_limit
     jax.config.update(name, 0)
     try:
         yield

@@ -83,6 +83,7 @@ def to_jax(
 
     from flowsr_jax.io import weights
     from flowsr_jax.io.torch_import import import_files
+    from flowsr_jax.models.base import get_family
     from flowsr_jax.models.importer import show
 
     if not overwrite and (Path(target) / weights.CONFIG).exists():
@@ -93,7 +94,9 @@ def to_jax(
     for text in imported.notes:
         print(f"note: {text}")
     params = imported.params
-    if (channels := getattr(params.config, "in_channels", 3)) != 3:
+    family = get_family(params.config.family)
+    channels = family.lr_channels(params.config)
+    if family.kind(params.config) == "super_resolution" and channels != 3:
         raise ValueError(
             f"{sources[0]}: takes images of {channels} channels, which no command reads (they give "
             "RGB); from_torch reads it for programs of your own"

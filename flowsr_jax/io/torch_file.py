@@ -98,7 +98,7 @@ def open_weights(
     path = Path(source)
     if pair := ncnn_pair(path):
         state, config = read_ncnn(*pair)
-        return WeightsFile(state, record=json.dumps({"family": "rrdb", "config": config}))
+        return WeightsFile(state, record=json.dumps({"config": config}))
     head = _head(path)
     pickled = head.startswith((b"PK", LEGACY_MAGIC))
     if head.startswith(b"PK") and is_npz(path):

@@ -60,7 +60,7 @@ def import_files(
 
 
 def record_of(file: WeightsFile, name: str) -> dict[str, Any] | None:
-    """Return {"family", "config"} that a file written by `to_torch` says of its model.
+    """Return {"family", "config"} that a file says of its model; ncnn's says no family.
 
     Raises:
       WeightsFileError: a record that is no such thing.
@@ -69,7 +69,7 @@ def record_of(file: WeightsFile, name: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(file.record)
-        return {"family": str(record["family"]), "config": dict(record["config"])}
+        return {"family": record.get("family"), "config": dict(record["config"])}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise WeightsFileError(f"{name}: its record of the model is damaged") from None
 

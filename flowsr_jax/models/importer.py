@@ -218,7 +218,7 @@ def import_weights(
         raise ValueError(
             f"family {model!r} has no importer of PyTorch weights; {', '.join(_model_names())} have"
         )
-    same = recorded is not None and recorded.get("family") == model
+    same = recorded is not None and recorded.get("family") in (None, model)
     imported = importer.read(weights, recorded["config"] if same else None, **overrides)
     return dataclasses.replace(imported, notes=(*notes, *imported.notes))
 
