@@ -66,17 +66,25 @@ def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run all tests: long and slow too")
 
 
-# Tests of the mark `long`, a line each: MODULE::TEST.
-LONG_TAIL = {
-    line for line in Path(__file__).with_name("long_tail.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-}
+def _left_out() -> dict[str, str]:
+    """Return {MODULE::TEST: mark} of long_tail.txt."""
+    marks, mark = {}, ""
+    for line in Path(__file__).with_name("long_tail.txt").read_text().splitlines():
+        if line in ("[long]", "[slow]"):
+            mark = line.strip("[]")
+        elif line and not line.startswith("#"):
+            marks[line] = mark
+    return marks
+
+
+LONG_TAIL = _left_out()
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if f"{item.path.stem}::{item.nodeid.split('::', 1)[1]}" in LONG_TAIL:
-            item.add_marker("long")
+        mark = LONG_TAIL.get(f"{item.path.stem}::{item.nodeid.split('::', 1)[1]}")
+        if mark:
+            item.add_marker(mark)
     chosen = config.getoption("markexpr")
     every = config.getoption("--runslow")
     left_out = {

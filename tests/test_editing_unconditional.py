@@ -399,7 +399,7 @@ class TestCommands:
             "no attribute 'bright'; did you mean 'Bright'?": [*faces, labels, "--names", "bright"],
             "needs --images and --labels": ["attribute", "--labels", labels],
             "multiples of 4, got 6x8": [*faces, labels, "--image", bad / "odd.png"],
-            "points = 1 must be": [*faces, labels, "--steps", 1],
+            "steps = 1 must be": [*faces, labels, "--steps", 1],
             "of images of 10 values": [
                 "attribute", "--directions", bad / "other.npy", "--image", folder / "1.png",
             ],

@@ -57,7 +57,8 @@ def pictures(tmp_path_factory):
 def straight(request, pictures):
     """The folder of LAYOUT/CASE: whole runs of the cases that a chosen test needs."""
     root = pictures.parent / "straight"
-    items = [item for item in request.session.items if not item.get_closest_marker("skip")]
+    items = [item for item in request.session.items
+             if item.path == request.path and not item.get_closest_marker("skip")]  # fmt: skip
     needed = {item.callspec.params.get("case", "rrdb") for item in items
               if "straight" in item.fixturenames}  # fmt: skip
     train([(case, name, root / name / case) for case in CASES if case in needed
