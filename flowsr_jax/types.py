@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,9 @@ Array = jax.Array
 AnyArray = jax.Array | np.ndarray  # what callers hand in
 PyTree = Any  # nested dicts of arrays, parameters for instance
 Shape = tuple[int, ...]
+Initializer = Callable[..., Array]  # (key, shape) -> array
+Padding = str | Sequence[tuple[int, int]]  # as jax.lax has it
+Precision = jax.lax.Precision
 Batch = Mapping[str, Array]
 State = Mapping[str, Any]  # arrays that are carried beside the weights
 LossResult = tuple[Array, tuple[State, dict[str, Array]]]  # scalar, (new state, metrics)

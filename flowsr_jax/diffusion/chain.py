@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.extend.random import threefry_2x32
 
 from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.samplers import Coefficients
+from flowsr_jax.types import Array, PyTree, Shape
 
 
 def pad(table: Coefficients, multiple: int) -> Coefficients:
@@ -25,19 +27,19 @@ def pad(table: Coefficients, multiple: int) -> Coefficients:
 
 def refine(
     denoise: Callable,
-    x,
+    x: Array,
     table: Coefficients,
     *,
-    steps=None,
+    steps: int | None = None,
     noise: Callable | None = None,
-    limit=1.0,
-    percentile=None,
-    center=0.0,
+    limit: float | None = 1.0,
+    percentile: float | None = None,
+    center: Any = 0.0,
     corrector_steps: int = 0,
     corrector_noise: Callable | None = None,
-    snr=0.16,
+    snr: float = 0.16,
     trajectory: int = 0,
-):
+) -> Array:
     """Run a chain from noise to an image, as one loop.
 
     Args:
@@ -62,10 +64,10 @@ def refine(
     total = len(table.level) if steps is None else steps
     columns = Coefficients(*(jnp.asarray(column, x.dtype) for column in table))
 
-    def row_at(i):
+    def row_at(i: Array) -> Coefficients:
         return Coefficients(*(column[i] for column in columns))
 
-    def body(i, carry):
+    def body(i: Array, carry: PyTree) -> PyTree:
         x, previous, kept = carry
         row = row_at(i)
         if corrector_steps:
@@ -83,13 +85,13 @@ def refine(
             kept = lax.dynamic_update_index_in_dim(kept, x, slot, 0)
         return x, x0, kept
 
-    def clip(x0):
+    def clip(x0: Array) -> Array:
         if percentile is None:
             return jnp.clip(x0, -limit, limit)
         return limit * process.dynamic_threshold(x0 / limit, percentile)
 
-    def correct(x, i, row):
-        def langevin(j, x):
+    def correct(x: Array, i: Array, row: Array) -> Array:
+        def langevin(j: Array, x: Array) -> Array:
             # A predictor-corrector makes no correction at the first level.
             z = corrector_noise(i if snr is None else i - 1, j)
             score = row.score * (row.eps_x * x + row.eps_out * denoise(x, row.level))
@@ -106,27 +108,27 @@ def refine(
     return kept if trajectory else x
 
 
-def _mean_norm(x):
+def _mean_norm(x: Array) -> Array:
     return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(x.reshape(len(x), -1)), axis=1)))
 
 
-def noise_from_key(key, shape, dtype=jnp.float32) -> Callable:
+def noise_from_key(key: Array, shape: Shape, dtype: Any = jnp.float32) -> Callable:
     """Return (step, ...) -> fresh standard-normal array, for `refine`."""
 
-    def at(*index):
+    def at(*index: Any) -> Array:
         return jax.random.normal(functools.reduce(jax.random.fold_in, index, key), shape, dtype)
 
     return at
 
 
-def noise_from_array(noises) -> Callable:
+def noise_from_array(noises: Array) -> Callable:
     """Return step -> noises[step] (the last row beyond the end), for `refine`.
 
     The last step of a chain draws no noise, so N - 1 rows are enough for N steps.
     """
     noises = jnp.asarray(noises)
 
-    def at(*index):
+    def at(*index: Any) -> Array:
         z = noises
         for i in index:
             z = z[jnp.minimum(i, len(z) - 1)]
@@ -135,7 +137,7 @@ def noise_from_array(noises) -> Callable:
     return at
 
 
-def noise_from_seed(seed) -> Callable:
+def noise_from_seed(seed: int) -> Callable:
     """Return (step, ...) -> noise that depends, at each place, on `seed` there alone.
 
     A Threefry hash of the seed's bits, so that windows of one large seed see the same
@@ -148,7 +150,7 @@ def noise_from_seed(seed) -> Callable:
     # Two words per place (its neighbour's channel too): equal values are then rare.
     counts = jnp.stack([words, jnp.roll(words, 1, axis=-1)])
 
-    def at(*index):
+    def at(*index: Any) -> Array:
         step, inner = (*index, -1)[:2]  # the predictor's noise is number -1
         key = jnp.stack([jnp.asarray(step), jnp.asarray(inner)]).astype(jnp.uint32)
         bits = threefry_2x32(key, counts.ravel()).reshape(counts.shape)[0]

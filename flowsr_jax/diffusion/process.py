@@ -9,27 +9,32 @@ thresholding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from flowsr_jax.config import choice
+from flowsr_jax.types import Array
 
 PREDICTIONS = ("eps", "x0", "v")
 VARIANCES = ("tilde", "beta")
 
 
-def per_example(value, like):
+def per_example(value: Array, like: Array) -> Array:
     """Return a scalar or [B] as an array that broadcasts against `like` [B, ...]."""
     value = jnp.asarray(value)
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
 
 
-def q_sample(x0, noise, level):
+def q_sample(x0: Array, noise: Array, level: Array) -> Array:
     """Return the noisy image level * x0 + sqrt(1 - level^2) * noise."""
     level = per_example(level, x0)
     return level * x0 + jnp.sqrt(1 - level * level) * noise
 
 
-def posterior(x0, x, gamma, next_gamma, variance: str = "tilde"):
+def posterior(
+    x0: Array, x: Array, gamma: Array, next_gamma: Array, variance: str = "tilde"
+) -> tuple[Array, Array]:
     """Return (mean, variance) of q(x_next | x, x0), from gamma to next_gamma > gamma.
 
     variance "tilde" is the posterior's (the public code), "beta" the forward step's (the
@@ -41,7 +46,9 @@ def posterior(x0, x, gamma, next_gamma, variance: str = "tilde"):
     return mean_x0 * x0 + mean_x * x, spread
 
 
-def ancestral_coefficients(gamma, next_gamma, variance: str = "tilde"):
+def ancestral_coefficients(
+    gamma: Array, next_gamma: Array, variance: str = "tilde"
+) -> tuple[Array, ...]:
     """Return the posterior's (factor of x0, factor of x, variance); NumPy or JAX."""
     choice("variance", variance, VARIANCES)
     a = gamma / next_gamma
@@ -50,7 +57,7 @@ def ancestral_coefficients(gamma, next_gamma, variance: str = "tilde"):
     return next_gamma**0.5 * b / (1 - gamma), a**0.5 * (1 - next_gamma) / (1 - gamma), spread
 
 
-def conversion(prediction: str, gamma):
+def conversion(prediction: str, gamma: Array) -> tuple[Any, ...]:
     """Return (x0_x, x0_out, eps_x, eps_out) with x0 = x0_x x + x0_out out, eps likewise."""
     signal, noise = gamma**0.5, (1 - gamma) ** 0.5
     zero, one = 0 * gamma, 0 * gamma + 1
@@ -61,13 +68,13 @@ def conversion(prediction: str, gamma):
     return signal, -noise, noise, signal
 
 
-def predictions(prediction: str, out, x, gamma):
+def predictions(prediction: str, out: Array, x: Array, gamma: Array) -> tuple[Array, Array]:
     """Return (x0, eps) of a network output [B, ...] at the noisy image x."""
     x0_x, x0_out, eps_x, eps_out = conversion(prediction, per_example(gamma, x))
     return x0_x * x + x0_out * out, eps_x * x + eps_out * out
 
 
-def target(prediction: str, x0, eps, gamma):
+def target(prediction: str, x0: Array, eps: Array, gamma: Array) -> Array:
     """Return what the network is trained to give."""
     if choice("prediction", prediction, PREDICTIONS) == "eps":
         return eps
@@ -77,12 +84,12 @@ def target(prediction: str, x0, eps, gamma):
     return jnp.sqrt(gamma) * eps - jnp.sqrt(1 - gamma) * x0
 
 
-def score(eps, gamma):
+def score(eps: Array, gamma: Array) -> Array:
     """Return grad log p_gamma(x) = -eps / sqrt(1 - gamma)."""
     return -eps / jnp.sqrt(1 - per_example(gamma, eps))
 
 
-def min_snr_weight(prediction: str, gamma, k: float = 5.0):
+def min_snr_weight(prediction: str, gamma: Array, k: float = 5.0) -> Array:
     """Return the min-SNR-k factor [B] of the squared error in the prediction's own space.
 
     min(SNR, k) / SNR for eps, min(SNR, k) for x0, min(SNR, k) / (SNR + 1) for v, with
@@ -95,17 +102,17 @@ def min_snr_weight(prediction: str, gamma, k: float = 5.0):
     return jnp.minimum(gamma, k * (1 - gamma))
 
 
-def dynamic_scale(x0, percentile: float = 0.995):
+def dynamic_scale(x0: Array, percentile: float = 0.995) -> Array:
     """Return max(1, quantile of |x0|) over all but the batch axis, [B]."""
     return jnp.maximum(1.0, jnp.quantile(jnp.abs(x0).reshape(len(x0), -1), percentile, axis=1))
 
 
-def dynamic_threshold(x0, percentile: float = 0.995):
+def dynamic_threshold(x0: Array, percentile: float = 0.995) -> Array:
     """Return clip(x0, -s, s) / s with s = `dynamic_scale`."""
     scale = per_example(dynamic_scale(x0, percentile), x0)
     return jnp.clip(x0, -scale, scale) / scale
 
 
-def guide(conditional, unconditional, scale):
+def guide(conditional: Array, unconditional: Array, scale: Array) -> Array:
     """Return u + scale (c - u): classifier-free guidance (Ho & Salimans, 2022); scale 1 is none."""
     return unconditional + scale * (conditional - unconditional)

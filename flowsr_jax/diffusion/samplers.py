@@ -34,6 +34,7 @@ from flowsr_jax.diffusion.schedules import (
     log_snr_grid,
     trailing_grid,
 )
+from flowsr_jax.types import Array
 
 NAMES = ("ancestral", "ddim", "dpmpp2m", "pc", "langevin")
 CLIPS = ("static", "dynamic", "none")
@@ -80,7 +81,7 @@ class SamplerConfig:
     snr: NotNegative = 0.16
     step_size: Positive = 2e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("sampler", self.name, NAMES)
         choice("spacing", self.spacing, ("trailing", "log_snr"))
@@ -141,7 +142,7 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(
-    config: SamplerConfig, gammas, levels=None, prediction: str = "eps"
+    config: SamplerConfig, gammas: Array, levels: np.ndarray | None = None, prediction: str = "eps"
 ) -> Coefficients:
     """Return the table of a sampler on a grid.
 
@@ -196,7 +197,7 @@ def coefficients(
     return Coefficients(*(np.broadcast_to(column, g.shape) for column in table))
 
 
-def _reverse_diffusion(g, s, form):
+def _reverse_diffusion(g: Array, s: Array, form: str) -> tuple[np.ndarray, ...]:
     """Return the factors of x, eps and noise of the score SDE's predictor.
 
     The variance-exploding step is x + (sigma_g^2 - sigma_s^2) score + noise on x / sqrt(g),
@@ -210,7 +211,7 @@ def _reverse_diffusion(g, s, form):
     return np.sqrt(s / g), -np.sqrt(s) * spread / sigma, np.sqrt(s * spread)
 
 
-def _dpmpp2m(g, s, eta):
+def _dpmpp2m(g: Array, s: Array, eta: float) -> tuple[np.ndarray, ...]:
     """Return the factors of x, of this and of the last data prediction, and of noise.
 
     Second order, multistep.  With eta it solves, exactly but for the data prediction, the

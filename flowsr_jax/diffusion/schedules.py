@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from flowsr_jax.config import ConfigError, NotNegative, Range, check_ranges, choice
+from flowsr_jax.types import Array
 
 NAMES = ("linear", "quad", "const", "warmup10", "warmup50", "cosine", "jsd", "geometric", "given")
 BUFFERS = (
@@ -63,7 +64,7 @@ class ScheduleConfig:
     offset: NotNegative = 8e-3
     betas: tuple[Annotated[float, Range(0, 1, open="low")], ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("schedule", self.name, NAMES)
         if self.name == "given" and len(self.betas or ()) != self.steps:
@@ -121,7 +122,7 @@ def level_edges(config: ScheduleConfig) -> np.ndarray:
     return np.sqrt(np.append(1.0, gammas(config)))
 
 
-def buffers(config: ScheduleConfig, dtype=np.float32) -> dict[str, np.ndarray]:
+def buffers(config: ScheduleConfig, dtype: Any = np.float32) -> dict[str, np.ndarray]:
     """Return the twelve arrays [T] of the public code's checkpoints, in its order.
 
     Index t = 0..T-1 is the step to gamma_{t+1}.  A last gamma of 0 gives infinities.
@@ -155,7 +156,7 @@ def matching_end(config: ScheduleConfig, last: float = USUAL_LAST) -> float | No
         return math.sqrt(1 / last - 1)
     from scipy.optimize import brentq
 
-    def excess(end):
+    def excess(end: Array) -> float:
         values = betas(dataclasses.replace(config, end=end))
         return np.sum(np.log1p(-values)) - np.log(last)
 
@@ -199,7 +200,7 @@ def trailing_grid(config: ScheduleConfig, steps: int) -> np.ndarray:
     return np.append(gammas(config)[trailing_timesteps(config.steps, steps)], 1.0)
 
 
-def log_snr(gamma) -> np.ndarray:
+def log_snr(gamma: Array) -> np.ndarray:
     """Return lambda = 0.5 log(gamma / (1 - gamma)); infinite at 1."""
     gamma = np.asarray(gamma, np.float64)
     with np.errstate(divide="ignore"):
@@ -211,7 +212,7 @@ def log_snr_grid(first: float, last: float, steps: int) -> np.ndarray:
     return 1 / (1 + np.exp(-2 * np.linspace(log_snr(first), log_snr(last), steps + 1)))
 
 
-def timestep_of(config: ScheduleConfig, gamma) -> np.ndarray:
+def timestep_of(config: ScheduleConfig, gamma: Array) -> np.ndarray:
     """Return the 0-based timesteps of signal levels; between the schedule's, by lambda."""
     known = log_snr(gammas(config))[::-1]
     return np.interp(log_snr(gamma), known, np.arange(config.steps)[::-1].astype(np.float64))

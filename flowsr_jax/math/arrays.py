@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from flowsr_jax.types import AnyArray, Shape
 
 HOST = (np.ndarray, np.generic, bool, int, float, tuple, list, type(None))
 
 
-def namespace(*arrays):
+def namespace(*arrays: Any) -> Any:
     """Return numpy if all arguments are NumPy arrays or plain numbers, else jax.numpy."""
     if all(isinstance(a, HOST) for a in arrays):
         return np
@@ -16,7 +20,7 @@ def namespace(*arrays):
     return jnp
 
 
-def is_traced(value) -> bool:
+def is_traced(value: AnyArray) -> bool:
     """Return whether the values of an array are unknown yet (inside jit, grad or vmap)."""
     if isinstance(value, HOST):
         return False
@@ -25,7 +29,7 @@ def is_traced(value) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def shown(value) -> str:
+def shown(value: AnyArray) -> str:
     """Return a value as one short line for a message; of arrays the shape and dtype."""
     if np.ndim(value) and hasattr(value, "dtype"):
         return f"an array {tuple(value.shape)} of {value.dtype}"
@@ -33,12 +37,12 @@ def shown(value) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def is_known(shape) -> bool:
+def is_known(shape: Shape) -> bool:
     """Say whether all sizes of a shape are numbers (they are symbols in an open export)."""
     return all(isinstance(n, (int, np.integer)) for n in shape)
 
 
-def check_images(x, channels: int | None = None) -> None:
+def check_images(x: AnyArray, channels: int | None = None) -> None:
     """Raise ValueError unless x is a float array [H,W,C] or [B,H,W,C] and not empty."""
     shape, dtype = np.shape(x), getattr(x, "dtype", None)
     if dtype not in (np.float32, np.float64):  # fewer bits do not hold 8-bit levels
@@ -51,7 +55,9 @@ def check_images(x, channels: int | None = None) -> None:
         raise ValueError(f"x must be [H,W,{wanted}] or [B,H,W,{wanted}], got shape {shape}")
 
 
-def check_values(name: str, value, low: float, high: float, *, whole=False, ends=True) -> None:
+def check_values(
+    name: str, value: AnyArray, low: float, high: float, *, whole: bool = False, ends: Any = True
+) -> None:
     """Raise ValueError unless known values lie in low..high (`ends`: ends included)."""
     if is_traced(value):
         return
@@ -65,7 +71,7 @@ def check_values(name: str, value, low: float, high: float, *, whole=False, ends
         raise ValueError(f"{name} = {value!r} must be {kind} {bounds}")
 
 
-def check_per_image(name: str, value, x) -> None:
+def check_per_image(name: str, value: AnyArray, x: AnyArray) -> None:
     """Raise ValueError unless `value` is one number or one per image [B] of x [B,...]."""
     shape = np.shape(value)
     if shape != () and (x.ndim != 4 or shape != x.shape[:1]):
@@ -75,14 +81,14 @@ def check_per_image(name: str, value, x) -> None:
         )
 
 
-def per_image(name: str, value, x):
+def per_image(name: str, value: AnyArray, x: AnyArray) -> AnyArray:
     """Return one number, or one per image, as an array that broadcasts against images x."""
     check_per_image(name, value, x)
     value = namespace(value, x).asarray(value, x.dtype)
     return value[:, None, None, None] if value.ndim else value
 
 
-def straight_through(value, x):
+def straight_through(value: AnyArray, x: AnyArray) -> AnyArray:
     """Return exactly `value`, with the gradient of x."""
     if namespace(value, x) is np:
         return value

@@ -7,16 +7,19 @@ makes A x = lr is A^T (A A^T)^-1 (lr - A x), with one banded system per axis.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from flowsr_jax.math.resize import downscale_taps
+from flowsr_jax.types import AnyArray
 
 TOLERANCE = 0.02 / 255  # largest error of the LR at which there is no need to go on
 RELAXATION = 1.8  # steps longer than the projection: half the iterations
 
 
-def back_project(sr, lr, scale: int, *, iterations: int = 15) -> np.ndarray:
+def back_project(sr: AnyArray, lr: AnyArray, scale: int, *, iterations: int = 15) -> np.ndarray:
     """Return the image nearest to a given one whose LR is the given LR.
 
     Alternates between the images with that LR and those with values in [0,1] (POCS, with
@@ -58,7 +61,7 @@ def back_project(sr, lr, scale: int, *, iterations: int = 15) -> np.ndarray:
 class _Axis:
     """The downscaling A of one axis of n LR pixels, and A^T (A A^T)^-1."""
 
-    def __init__(self, n: int, scale: int):
+    def __init__(self, n: int, scale: int) -> None:
         from scipy.linalg import cholesky_banded
         from scipy.sparse import csr_array
 
@@ -75,10 +78,10 @@ class _Axis:
         np.add.at(banded, (band + row - col, col), value)
         self._cholesky = cholesky_banded(banded)
 
-    def down(self, x, axis: int):
+    def down(self, x: AnyArray, axis: int) -> AnyArray:
         return _along(lambda y: self._down @ y, x, axis)
 
-    def up(self, x, axis: int):
+    def up(self, x: AnyArray, axis: int) -> AnyArray:
         from scipy.linalg import cho_solve_banded
 
         return _along(lambda y: self._up @ cho_solve_banded((self._cholesky, False), y), x, axis)
@@ -87,7 +90,7 @@ class _Axis:
 _axis = functools.lru_cache(maxsize=16)(_Axis)
 
 
-def _along(function, x, axis):
+def _along(function: Callable[..., Any], x: AnyArray, axis: int) -> AnyArray:
     """Apply a function of columns [n, any number] along an axis."""
     x = np.moveaxis(x, axis, 0)
     y = function(x.reshape(len(x), -1))

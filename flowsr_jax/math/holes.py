@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowsr_jax.types import AnyArray
+
 MARK = (255, 0, 255)
 
 
@@ -22,7 +24,7 @@ def mark(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return image
 
 
-def find(image):
+def find(image: AnyArray) -> AnyArray:
     """Return where float images [...,3] in [0,1] have the mark's colour, bool [...,1].
 
     NumPy or JAX arrays; 8-bit levels that differ from the mark are no holes.

@@ -17,6 +17,7 @@ from flowsr_jax.math.arrays import (
     namespace,
     straight_through,
 )
+from flowsr_jax.types import AnyArray, Array
 
 STYLES = ("libjpeg", "diffjpeg")
 ROUNDINGS = ("cubic", "hard", "ste")
@@ -40,7 +41,7 @@ DCT = 0.5 * np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16)
 DCT[0] = np.sqrt(1 / 8)
 
 
-def jpeg_tables(q, style: str = "libjpeg"):
+def jpeg_tables(q: AnyArray, style: str = "libjpeg") -> tuple[AnyArray, AnyArray]:
     """Return the quantisation tables of a JPEG quality.
 
     Args:
@@ -70,7 +71,9 @@ def jpeg_tables(q, style: str = "libjpeg"):
     return LUMA.T * factor, CHROMA * factor
 
 
-def diff_jpeg(x, quality, rounding: str = "cubic", luma_transposed: bool = True):
+def diff_jpeg(
+    x: AnyArray, quality: float | Array, rounding: str = "cubic", luma_transposed: bool = True
+) -> AnyArray:
     """Return images after compression and decompression with DiffJPEG.
 
     It differs from real JPEG by its transposed luma table, black padding, tables and
@@ -97,7 +100,9 @@ def diff_jpeg(x, quality, rounding: str = "cubic", luma_transposed: bool = True)
     return diff_jpeg_decode(blocks, quality, x.shape[-3:-1], luma_transposed).astype(x.dtype)
 
 
-def diff_jpeg_encode(x, quality, rounding: str = "cubic", luma_transposed: bool = True):
+def diff_jpeg_encode(
+    x: AnyArray, quality: float | Array, rounding: str = "cubic", luma_transposed: bool = True
+) -> tuple[AnyArray, ...]:
     """Return DiffJPEG's quantised coefficients (arguments as `diff_jpeg`).
 
     Returns:
@@ -112,7 +117,9 @@ def diff_jpeg_encode(x, quality, rounding: str = "cubic", luma_transposed: bool 
     return tuple(blocks.reshape(*blocks.shape[:-1], 8, 8) for blocks in flat)
 
 
-def diff_jpeg_decode(blocks, quality, size: tuple[int, int], luma_transposed: bool = True):
+def diff_jpeg_decode(
+    blocks: AnyArray, quality: float | Array, size: tuple[int, int], luma_transposed: bool = True
+) -> AnyArray:
     """Return the float32 image in [0,1] of `diff_jpeg_encode`'s blocks, cut to `size`."""
     height, width = (-(-n // 16) * 16 for n in size)
     planes = []
@@ -156,7 +163,7 @@ def jpeg_codec(image: np.ndarray, quality: int) -> np.ndarray:
         return np.array(decoded)
 
 
-def ycbcr_planes(x):
+def ycbcr_planes(x: AnyArray) -> tuple[AnyArray, ...]:
     """Return DiffJPEG's planes of RGB images in [0,1], padded with black to multiples of 16.
 
     Returns:
@@ -169,7 +176,7 @@ def ycbcr_planes(x):
     return y, *(pool_2x2(plane) / 4 for plane in (cb, cr))
 
 
-def rgb_to_ycbcr(levels):
+def rgb_to_ycbcr(levels: np.ndarray) -> tuple[AnyArray, ...]:
     """Return (y, cb, cr), each [...], of RGB levels [...,3] in 0..255; full range (JFIF)."""
     red, green, blue = (levels[..., i] for i in range(3))
     y = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -178,37 +185,37 @@ def rgb_to_ycbcr(levels):
     return y, cb, cr
 
 
-def pool_2x2(plane):
+def pool_2x2(plane: AnyArray) -> AnyArray:
     """Return the sums of a plane [...,h,w] over 2x2 pixels: [...,h/2,w/2]."""
     *lead, height, width = plane.shape
     return plane.reshape(*lead, height // 2, 2, width // 2, 2).sum(axis=(-3, -1))
 
 
-def to_blocks(plane):
+def to_blocks(plane: AnyArray) -> AnyArray:
     """Cut a plane [...,h,w] into flattened 8x8 blocks [...,n,64], row by row."""
     *lead, height, width = plane.shape
     blocks = plane.reshape(*lead, height // 8, 8, width // 8, 8).swapaxes(-3, -2)
     return blocks.reshape(*lead, -1, 64)
 
 
-def from_blocks(blocks, height: int, width: int):
+def from_blocks(blocks: AnyArray, height: int, width: int) -> AnyArray:
     """Undo `to_blocks`."""
     *lead, _, _ = blocks.shape
     plane = blocks.reshape(*lead, height // 8, width // 8, 8, 8).swapaxes(-3, -2)
     return plane.reshape(*lead, height, width)
 
 
-def dct_flat(blocks):
+def dct_flat(blocks: AnyArray) -> AnyArray:
     """Return the orthonormal 8x8 DCT-II of flattened blocks [...,64]."""
     return _separable(blocks, DCT)
 
 
-def idct_flat(coefficients):
+def idct_flat(coefficients: AnyArray) -> AnyArray:
     """Undo `dct_flat`."""
     return _separable(coefficients, DCT.T)
 
 
-def _separable(blocks, matrix):
+def _separable(blocks: AnyArray, matrix: AnyArray) -> AnyArray:
     """Return matrix @ block @ matrix.T for flattened blocks."""
     matrix = matrix.astype(blocks.dtype)
     xp = namespace(blocks)
@@ -221,7 +228,7 @@ def _separable(blocks, matrix):
     return xp.matmul(blocks, np.kron(matrix, matrix).T, precision="highest")
 
 
-def round_to(x, rounding: str):
+def round_to(x: AnyArray, rounding: str) -> AnyArray:
     """Round half to even, in one of the manners of `diff_jpeg`."""
     whole = namespace(x).round(x)
     if rounding == "cubic":
@@ -229,7 +236,9 @@ def round_to(x, rounding: str):
     return straight_through(whole, x) if rounding == "ste" else whole
 
 
-def _flat_tables(quality, luma_transposed, like):
+def _flat_tables(
+    quality: float | Array, luma_transposed: bool, like: AnyArray
+) -> tuple[AnyArray, ...]:
     """Return DiffJPEG's (luma, chroma, chroma), float32, to broadcast against [...,n,64]."""
     check_per_image("quality", quality, like)
     luma, chroma = jpeg_tables(quality, "diffjpeg")

@@ -19,13 +19,14 @@ from flowsr_jax.math.jpeg import (
     rgb_to_ycbcr,
     to_blocks,
 )
+from flowsr_jax.types import AnyArray, Array, PyTree
 
 # A coefficient divided by its step is often exactly half-way between two whole numbers.
 # This distance from the tie decides then, not the rounding errors of float32.
 TIE = 1e-4
 
 
-def jpeg_like(x, quality):
+def jpeg_like(x: AnyArray, quality: float | Array) -> AnyArray:
     """Return images after compression nearly as libjpeg does it (4:2:0, fancy upsampling).
 
     Only libjpeg's integer DCT is missing: values differ from the codec's by about one
@@ -50,7 +51,7 @@ def jpeg_like(x, quality):
     return straight_through(_codec(x.astype(np.float32), quality).astype(x.dtype), x)
 
 
-def _codec(x, quality):
+def _codec(x: AnyArray, quality: float | Array) -> AnyArray:
     xp = namespace(x, quality)
     height, width = x.shape[-3:-1]
     margin = [(0, 0)] * (x.ndim - 3) + [(0, -n % 16) for n in (height, width)] + [(0, 0)]
@@ -75,7 +76,7 @@ def _codec(x, quality):
     return xp.clip(xp.stack([red, green, blue], axis=-1), 0, 255) / 255
 
 
-def _quantise(plane, table):
+def _quantise(plane: AnyArray, table: PyTree) -> AnyArray:
     """Put a plane of 0..255 levels through the quantised DCT."""
     xp = namespace(plane, table)
     scaled = dct_flat(to_blocks(plane) - 128) / table
@@ -84,13 +85,13 @@ def _quantise(plane, table):
     return xp.clip(xp.round(levels), 0, 255)
 
 
-def _upsample(plane):
+def _upsample(plane: AnyArray) -> AnyArray:
     """Return a plane of twice the sides, by libjpeg's triangle filter; edges repeat."""
     rows = _double(plane.swapaxes(-1, -2), 0, 0, 1).swapaxes(-1, -2)  # 4 times the levels
     return _double(rows, 8, 7, 16)
 
 
-def _double(x, even_bias, odd_bias, divisor):
+def _double(x: AnyArray, even_bias: AnyArray, odd_bias: AnyArray, divisor: AnyArray) -> AnyArray:
     xp = namespace(x)
     before = xp.concatenate([x[..., :1], x[..., :-1]], axis=-1)
     after = xp.concatenate([x[..., 1:], x[..., -1:]], axis=-1)

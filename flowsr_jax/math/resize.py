@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ import numpy as np
 from flowsr_jax import memory
 from flowsr_jax.config import choice
 from flowsr_jax.math.arrays import is_known
+from flowsr_jax.types import AnyArray, PyTree
 
 # How half-way values round, by border rule: tools differ in both at once (see `imresize`).
 TIES = {"symmetric": "even", "replicate": "up"}
@@ -30,13 +33,13 @@ BLOCK_BYTES = 1 << 19
 
 
 def imresize(
-    image,
+    image: AnyArray,
     scale: float | None = None,
     output_shape: tuple[int, int] | None = None,
     *,
     border: str = "symmetric",
     uint8_stages: bool = True,
-):
+) -> AnyArray:
     """Resize images with MATLAB's bicubic kernel (antialiased when shrinking).
 
     Args:
@@ -147,7 +150,7 @@ def axis_taps(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     return _taps(n, m, m / n, "symmetric")
 
 
-def _as_batch(image):
+def _as_batch(image: AnyArray) -> tuple[AnyArray, Callable[[AnyArray], AnyArray]]:
     """Return the image as [B,H,W,C] and the function that restores its rank."""
     x = image if isinstance(image, jax.Array) else np.asarray(image)
     if x.ndim not in (2, 3, 4):
@@ -163,7 +166,7 @@ def _as_batch(image):
     return x, lambda y: y
 
 
-def _axes(size, scale, output_shape, border):
+def _axes(size: int, scale: AnyArray, output_shape: Any, border: str) -> list[Any]:
     """Return [(axis, (n, m, ratio))] of [B,H,W,C] in the order of the two passes."""
     if (scale is None) == (output_shape is None):
         raise ValueError(
@@ -219,7 +222,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _resize_numpy(x, taps, border, uint8_stages):
+def _resize_numpy(x: AnyArray, taps: PyTree, border: str, uint8_stages: bool) -> AnyArray:
     dtype = x.dtype
     for number, (axis, (weights, index)) in enumerate(taps.items()):
         x = (_sum_rows if axis == 1 else _sum_columns)(x, weights, index)
@@ -233,7 +236,7 @@ def _resize_numpy(x, taps, border, uint8_stages):
 # on the window, which a matrix product would not promise.
 
 
-def _sum_rows(x, weights, index):
+def _sum_rows(x: AnyArray, weights: AnyArray, index: AnyArray) -> AnyArray:
     b, _, w, c = x.shape
     out = np.zeros((b, len(index), w, c))
     block = max(1, BLOCK_BYTES // max(1, 8 * b * w * c))
@@ -244,7 +247,7 @@ def _sum_rows(x, weights, index):
     return out
 
 
-def _sum_columns(x, weights, index):
+def _sum_columns(x: AnyArray, weights: AnyArray, index: AnyArray) -> AnyArray:
     b, h, _, c = x.shape
     out = np.zeros((b, h, len(index), c))
     wide = np.repeat(weights[:, :, None], c, axis=2)  # spares a slow broadcast over channels
@@ -257,7 +260,7 @@ def _sum_columns(x, weights, index):
     return out
 
 
-def _resize_jax(x, taps, border, uint8_stages):
+def _resize_jax(x: AnyArray, taps: PyTree, border: str, uint8_stages: bool) -> AnyArray:
     dtype = x.dtype
     x = x.astype(dtype if dtype == jnp.float64 else jnp.float32)
     for number, (axis, (weights, index)) in enumerate(taps.items()):
@@ -268,7 +271,7 @@ def _resize_jax(x, taps, border, uint8_stages):
     return x.astype(dtype)
 
 
-def _enlarge_any(x, scale, border):
+def _enlarge_any(x: AnyArray, scale: AnyArray, border: str) -> AnyArray:
     """Return [B,H,W,C] of open (symbolic) sizes enlarged, as jax.export traces them.
 
     At a whole scale s the weights repeat every s results, so no table of all positions
@@ -302,7 +305,7 @@ def _enlarge_any(x, scale, border):
     return x
 
 
-def _apply_jax(x, axis, weights, index):
+def _apply_jax(x: AnyArray, axis: int, weights: AnyArray, index: AnyArray) -> AnyArray:
     n, m = x.shape[axis], len(index)
     if n * m <= MAX_MATRIX:
         matrix = np.zeros((m, n))

@@ -124,13 +124,13 @@ def _of_module(
 ) -> tuple[Callable[[Any, Array], Params], Callable[[Params, Array], Array]]:
     """Return (init, apply) of a flax.linen module."""
 
-    def init(config: Any, key: Array):
+    def init(config: Any, key: Array) -> Params:
         # Convolutions fit every size, but shapes are needed to initialise them.
         side = 8 * family().multiple(config)
         lr = jnp.zeros((1, side, side, family().lr_channels(config)))
         return Params({"network": module(config).init(key, lr)["params"]}, config)
 
-    def apply(params: Params, lr: Array):
+    def apply(params: Params, lr: Array) -> Array:
         return module(params.config).apply({"params": params["network"]}, lr)
 
     return init, apply

@@ -288,7 +288,7 @@ class Unconditional:
 
     def _check_latents(
         self, config: Any, name: str, latents: Sequence[Any], shape: Shape | None = None
-    ):
+    ) -> None:
         """Raise unless the latents are those of images of `shape` (None: of some shape)."""
         got = [tuple(getattr(z, "shape", ())) for z in latents]
         if shape is None:
@@ -317,12 +317,16 @@ class Unconditional:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(flow: Unconditional, params: Params, hr: Array, label: Array | None):
+def _encode(
+    flow: Unconditional, params: Params, hr: Array, label: Array | None
+) -> tuple[list[Array], Array]:
     return flow.forward(params, jnp.asarray(hr, jnp.float32), label)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(flow: Unconditional, params: Params, latents: Sequence[Array], label: Array | None):
+def _decode(
+    flow: Unconditional, params: Params, latents: Sequence[Array], label: Array | None
+) -> Array:
     return flow.inverse(params, [jnp.asarray(z, jnp.float32) for z in latents], label)
 
 
@@ -336,7 +340,7 @@ def _sample(
     label: Array | None,
     *,
     shape: Shape,
-):
+) -> Array:
     config = params.config
     if noise is None:
         noise = flow._draw(config, key, flow.latent_shapes(config, shape))
@@ -345,7 +349,9 @@ def _sample(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _view(flow: Unconditional, params: Params, lr: Array, key: Array, *, temperature: float):
+def _view(
+    flow: Unconditional, params: Params, lr: Array, key: Array, *, temperature: float
+) -> Array:
     config, label = params.config, None
     if config.classes:
         label = jax.random.randint(jax.random.fold_in(key, 1), lr.shape[:1], 0, config.classes)

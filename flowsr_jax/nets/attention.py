@@ -17,6 +17,7 @@ from flowsr_jax.math.arrays import is_known
 from flowsr_jax.nets.conv import Compute, bilinear
 from flowsr_jax.nets.layers import Conv, GroupNorm, zeros
 from flowsr_jax.nets.orthogonal import orthogonal
+from flowsr_jax.types import Array
 
 ALL_AT_ONCE = 64 * 64  # positions whose pairs are all held in memory
 BLOCK = 1024  # queries at a time beyond
@@ -42,7 +43,7 @@ class SelfAttention(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         options = {"kernel_size": 1, "compute": self.compute}
         qkv = Conv(3 * c, use_bias=False, kernel_init=orthogonal, name="qkv", **options)
@@ -50,7 +51,7 @@ class SelfAttention(nn.Module):
         qkv = qkv.astype(x.dtype).reshape(b, h * w, 3, self.heads, c // self.heads)
         q, k, v = (qkv[:, :, i] for i in range(3))
 
-        def einsum(text, a, b):
+        def einsum(text: str, a: Array, b: Array) -> Array:
             return bilinear(
                 lambda a, b, dtype: jnp.einsum(
                     text, a, b, precision=self.compute.precision, preferred_element_type=dtype
@@ -59,7 +60,7 @@ class SelfAttention(nn.Module):
                 b,
             )
 
-        def attend(q):
+        def attend(q: Array) -> Array:
             """Return the mixed values, float32, of queries [B,...,heads,C/heads]."""
             logits = einsum("b...hc,bkhc->b...hk", q, k) / math.sqrt(c // self.heads)
             weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)

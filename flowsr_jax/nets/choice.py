@@ -49,7 +49,7 @@ class NetworkConfig:
     name: str
     options: Mapping[str, Any] = Frozen()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "options", Frozen(self.options))
         try:
             NETWORKS.get(self.name)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from flowsr_jax.config import choice
+from flowsr_jax.types import Array, Padding, Precision
 
 HIGHEST = lax.Precision.HIGHEST
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
@@ -53,7 +56,7 @@ class Compute:
     hoist: bool = True
     subpixel: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)
         choice("conv", self.conv, ("auto", "xla", "gemm"))
         choice("memory", self.memory, MEMORY)
@@ -72,7 +75,13 @@ class Compute:
 PLAIN = Compute(conv="xla")
 
 
-def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
+def conv2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    compute: Compute = Compute(),
+    padding: Padding | None = None,
+) -> Array:
     """Return the 2-D convolution, stride 1, zero padding that keeps the size.
 
     Args:
@@ -90,10 +99,10 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
         x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     padding = padding or tuple((n // 2, n // 2) for n in kernel.shape[:2])
 
-    def xla(x, kernel):
+    def xla(x: Array, kernel: Array) -> Array:
         return convolve(padding, 1, x, kernel, compute.precision)
 
-    def gemm(x, kernel):
+    def gemm(x: Array, kernel: Array) -> Array:
         return _conv_gemm(padding, compute.precision, x, kernel)
 
     if kernel.shape[:2] == (1, 1):
@@ -107,12 +116,12 @@ def conv2d(x, kernel, bias=None, compute: Compute = Compute(), padding=None):
     return y if bias is None else y + bias
 
 
-def matmul(x, w, precision: lax.Precision = HIGHEST):
+def matmul(x: Array, w: Array, precision: lax.Precision = HIGHEST) -> Array:
     """Return x [...,Ci] times w [Ci,Co] over the last axis, accumulated in float32."""
     return _matmul(x, w, precision) if x.dtype == jnp.float32 else _matmul_half(x, w)
 
 
-def _matmul(x, w, precision=HIGHEST):
+def _matmul(x: Array, w: Array, precision: Precision = HIGHEST) -> Array:
     return jnp.matmul(x, w, precision=precision, preferred_element_type=jnp.float32)
 
 
@@ -123,15 +132,15 @@ def _matmul(x, w, precision=HIGHEST):
 
 
 @jax.custom_vjp
-def _matmul_half(x, w):
+def _matmul_half(x: Array, w: Array) -> Array:
     return _matmul(x, w)
 
 
-def _matmul_half_fwd(x, w):
+def _matmul_half_fwd(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
     return _matmul(x, w), (x, w)
 
 
-def _matmul_half_bwd(operands, g):
+def _matmul_half_bwd(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, w = operands
     g = g.astype(x.dtype)
     return _matmul(g, w.T).astype(x.dtype), _contract(x, g).astype(w.dtype)
@@ -140,7 +149,7 @@ def _matmul_half_bwd(operands, g):
 _matmul_half.defvjp(_matmul_half_fwd, _matmul_half_bwd)
 
 
-def bilinear(multiply, x, y):
+def bilinear(multiply: Callable[..., Array], x: Array, y: Array) -> Array:
     """Return multiply(x, y, float32) of two activations.
 
     Args:
@@ -151,15 +160,19 @@ def bilinear(multiply, x, y):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _half(multiply, x, y):
+def _half(multiply: Callable[..., Array], x: Array, y: Array) -> Array:
     return multiply(x, y, jnp.float32)
 
 
-def _half_fwd(multiply, x, y):
+def _half_fwd(
+    multiply: Callable[..., Array], x: Array, y: Array
+) -> tuple[Array, tuple[Array, Array]]:
     return multiply(x, y, jnp.float32), (x, y)
 
 
-def _half_bwd(multiply, operands, g):
+def _half_bwd(
+    multiply: Callable[..., Array], operands: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
     x, y = operands
     g = g.astype(x.dtype)
     (dx,) = jax.linear_transpose(lambda x: multiply(x, y, x.dtype), x)(g)
@@ -170,14 +183,24 @@ def _half_bwd(multiply, operands, g):
 _half.defvjp(_half_fwd, _half_bwd)
 
 
-def convolve(padding, stride: int, x, kernel, precision: lax.Precision = HIGHEST):
+def convolve(
+    padding: Padding, stride: int, x: Array, kernel: Array, precision: lax.Precision = HIGHEST
+) -> Array:
     """Return the compiler's convolution of operands of one dtype, float32."""
     if x.dtype == jnp.float32:
         return _convolve(padding, stride, x, kernel, precision=precision)
     return _convolve_half(padding, stride, x, kernel)
 
 
-def _convolve(padding, stride, x, kernel, dims=DIMS, spread=(1, 1), precision=HIGHEST):
+def _convolve(
+    padding: Padding,
+    stride: int,
+    x: Array,
+    kernel: Array,
+    dims: Any = DIMS,
+    spread: Any = (1, 1),
+    precision: Precision = HIGHEST,
+) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -192,15 +215,19 @@ def _convolve(padding, stride, x, kernel, dims=DIMS, spread=(1, 1), precision=HI
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _convolve_half(padding, stride, x, kernel):
+def _convolve_half(padding: Padding, stride: int, x: Array, kernel: Array) -> Array:
     return _convolve(padding, stride, x, kernel)
 
 
-def _convolve_half_fwd(padding, stride, x, kernel):
+def _convolve_half_fwd(
+    padding: Padding, stride: int, x: Array, kernel: Array
+) -> tuple[Array, tuple[Array, Array]]:
     return _convolve(padding, stride, x, kernel), (x, kernel)
 
 
-def _convolve_half_bwd(padding, stride, operands, g):
+def _convolve_half_bwd(
+    padding: Padding, stride: int, operands: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
     x, kernel = operands
     g = g.astype(x.dtype)
     sides = range(2)
@@ -218,20 +245,24 @@ def _convolve_half_bwd(padding, stride, operands, g):
 _convolve_half.defvjp(_convolve_half_fwd, _convolve_half_bwd)
 
 
-def _flip(kernel):
+def _flip(kernel: Array) -> Array:
     return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv_gemm(padding, precision, x, kernel):
+def _conv_gemm(padding: Padding, precision: Precision, x: Array, kernel: Array) -> Array:
     return convolve(padding, 1, x, kernel, precision)
 
 
-def _conv_gemm_fwd(padding, precision, x, kernel):
+def _conv_gemm_fwd(
+    padding: Padding, precision: Precision, x: Array, kernel: Array
+) -> tuple[Array, tuple[Array, Array]]:
     return convolve(padding, 1, x, kernel, precision), (x, kernel)
 
 
-def _conv_gemm_bwd(padding, precision, residuals, g):
+def _conv_gemm_bwd(
+    padding: Padding, precision: Precision, residuals: Array, g: Array
+) -> tuple[Array, Array]:
     x, kernel = residuals
     g = g.astype(x.dtype)
     dx = convolve(_reversed(padding), 1, g, _flip(kernel), precision)
@@ -239,11 +270,13 @@ def _conv_gemm_bwd(padding, precision, residuals, g):
     return dx.astype(x.dtype), dw.astype(kernel.dtype)
 
 
-def _reversed(padding):
+def _reversed(padding: Padding) -> Padding:
     return tuple((after, before) for before, after in padding)
 
 
-def _kernel_gradient(padding, x, g, kernel, precision=HIGHEST):
+def _kernel_gradient(
+    padding: Padding, x: Array, g: Array, kernel: Array, precision: Precision = HIGHEST
+) -> Array:
     """Return the sum over positions of x (shifted) times g, as one matrix product."""
     b, h, w, ci = x.shape
     kh, kw, _, co = kernel.shape
@@ -265,7 +298,7 @@ def _kernel_gradient(padding, x, g, kernel, precision=HIGHEST):
     return grad.transpose(1, 0, 2).reshape(kernel.shape)
 
 
-def _contract(a, b, precision=HIGHEST):
+def _contract(a: Array, b: Array, precision: Precision = HIGHEST) -> Array:
     """Return the product of [B,H,W,I] and [B,H,W,O] summed over images and positions: [I,O].
 
     Two axes, not an einsum over four: the CPU compiler's product of three contracted

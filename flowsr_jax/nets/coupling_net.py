@@ -11,6 +11,7 @@ whose channels make it up.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from flowsr_jax.nets.conv import Compute, conv2d, matmul
 from flowsr_jax.nets.layers import LOGSCALE, ChannelAffine, ZeroConv, leaf, normal, zeros
 from flowsr_jax.nets.upsampled import Upsampled, conv_parts, dense
+from flowsr_jax.types import Array, PyTree
 
 Cond = jax.Array | tuple[Upsampled, ...]
 
@@ -90,7 +92,7 @@ class CouplingNet(nn.Module):
             return None
         return conv_cond_stacked(cond, self.get_variable("params", "w_cond"), self.compute)
 
-    def _first(self, x, prepared, kernels):
+    def _first(self, x: Array, prepared: PyTree, kernels: Sequence[Array]) -> Array:
         if x is not None and prepared is not None and prepared.shape[:-1] != x.shape[:-1]:
             raise ValueError(
                 f"cond must have the batch and positions of x, {tuple(x.shape[:-1])}, got "

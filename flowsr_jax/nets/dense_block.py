@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import Conv, leaky_relu, zeros
+from flowsr_jax.types import Array, Initializer
 
 
 def xavier(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -38,7 +39,7 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        def conv(k, features, init):
+        def conv(k: Array, features: int, init: Initializer) -> Array:
             layer = Conv(features, kernel_init=init, compute=self.compute, name=f"conv{k}")
             return layer(jnp.concatenate(known, axis=-1))
 

@@ -13,6 +13,7 @@ from jax import lax
 
 from flowsr_jax.nets.conv import HIGHEST
 from flowsr_jax.nets.layers import Conv, Initializer, leaf, leaky_relu, ones, torch_default, zeros
+from flowsr_jax.types import Array
 
 EPS, MOMENTUM, HIDDEN = 1e-5, 0.1, 100
 STAGES = 5
@@ -23,7 +24,7 @@ class StridedConv(Conv):
 
     stride: int = 1
 
-    def convolve(self, x, w):
+    def convolve(self, x: Array, w: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             w,
@@ -42,7 +43,7 @@ class BatchNorm(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: Array, train: bool) -> Array:
         c = x.shape[-1:]
         scale, bias = leaf(self, "scale", ones, c), leaf(self, "bias", zeros, c)
         running_mean = self.variable("batch_stats", "mean", zeros, None, c)
@@ -59,7 +60,7 @@ class BatchNorm(nn.Module):
         return (x - mean) * lax.rsqrt(var + EPS) * scale + bias
 
 
-def _move(running, value):
+def _move(running: Array, value: Array) -> None:
     moved = (1 - MOMENTUM) * running.value + MOMENTUM * value
     running.value = lax.stop_gradient(moved)
 
@@ -71,7 +72,7 @@ class TorchLinear(nn.Module):
     init: Initializer
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         w = leaf(self, "w", self.init, (self.features, x.shape[-1]))
         return jnp.matmul(x, w.T, precision=HIGHEST) + leaf(self, "b", self.init, (self.features,))
 
@@ -88,7 +89,7 @@ class Discriminator(nn.Module):
     config: Any
 
     @nn.compact
-    def __call__(self, x, train: bool = True):
+    def __call__(self, x: Array, train: bool = True) -> Array:
         """Return the logits; `train` is that of `BatchNorm`.
 
         Raises:

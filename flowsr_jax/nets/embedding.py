@@ -13,9 +13,10 @@ import jax.numpy as jnp
 
 from flowsr_jax.nets.layers import Dense, leaf, normal
 from flowsr_jax.nets.orthogonal import orthogonal
+from flowsr_jax.types import Array
 
 
-def sinusoidal(value, dim: int):
+def sinusoidal(value: Array, dim: int) -> Array:
     """Encode values [B] as [sines, cosines] [B,dim]; frequencies 10000^(-i / (dim/2))."""
     half = dim // 2
     frequencies = jnp.exp(-math.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
@@ -29,7 +30,7 @@ class LevelEmbedding(nn.Module):
     dim: int
 
     @nn.compact
-    def __call__(self, value):
+    def __call__(self, value: Array) -> Array:
         hidden = Dense(4 * self.dim, kernel_init=orthogonal, name="linear1")
         hidden = jax.nn.silu(hidden(sinusoidal(value, self.dim)))
         return Dense(self.dim, kernel_init=orthogonal, name="linear2")(hidden)
@@ -42,5 +43,5 @@ class ClassEmbedding(nn.Module):
     dim: int
 
     @nn.compact
-    def __call__(self, label):
+    def __call__(self, label: Array) -> Array:
         return leaf(self, "table", normal(1.0), (self.classes + 1, self.dim))[label]

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
+from flowsr_jax.types import Array, PyTree
+
 
 class FromNNX(nn.Module):
     """The linen network of an nnx class: `Coupling(FromNNX(MyNet, (("width", 32),)), ...)`.
@@ -38,7 +40,7 @@ class FromNNX(nn.Module):
         made = self.cls, self.options, x.shape[-1], self.features
         graph, structure = _skeleton(*made)
 
-        def init(key):
+        def init(key: Array) -> PyTree:
             module = _make(*made, nnx.Rngs(params=key))
             return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
@@ -47,12 +49,12 @@ class FromNNX(nn.Module):
         return module(x, cond) if self.cond_channels else module(x)
 
 
-def _make(cls, options, ci, co, rngs):
+def _make(cls, options: Any, ci: int, co: int, rngs: Any) -> Any:
     return cls(ci, co, **dict(options), rngs=rngs)
 
 
 @functools.lru_cache(maxsize=256)
-def _skeleton(cls, options, ci, co):
+def _skeleton(cls, options: Any, ci: int, co: int) -> tuple[Any, Any]:
     """Return (graph definition, structure of the parameters) of the module; nothing is drawn."""
     module = nnx.eval_shape(lambda: _make(cls, options, ci, co, nnx.Rngs(0)))
     graph, params, rest = nnx.split(module, nnx.Param, ...)

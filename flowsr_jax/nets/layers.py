@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax
@@ -22,6 +23,7 @@ from jax import lax
 
 from flowsr_jax.nets import random
 from flowsr_jax.nets.conv import PLAIN, Compute, conv2d, matmul
+from flowsr_jax.types import Array, PyTree, Shape
 
 Initializer = Callable[..., jax.Array]
 LOGSCALE = 3.0  # of zero-initialised layers: stored log-scales are a third of the ones applied
@@ -30,13 +32,13 @@ EPSILON = 1e-5  # of group normalisation
 # ---- initial values: (key, shape) -> float32 array, without a program for every shape
 
 
-def zeros(key, shape):
+def zeros(key: Array, shape: Shape) -> Array:
     """Return zeros, float32."""
     del key
     return jax.device_put(np.zeros(shape, np.float32))
 
 
-def ones(key, shape):
+def ones(key: Array, shape: Shape) -> Array:
     """Return ones, float32."""
     del key
     return jax.device_put(np.ones(shape, np.float32))
@@ -58,7 +60,7 @@ def uniform(bound: float) -> Initializer:
 def kaiming(gain: float) -> Initializer:
     """Return the initialiser of normal values of variance 2 gain^2 / fan-in (He et al., 2015)."""
 
-    def draw(key, shape):
+    def draw(key: Array, shape: Shape) -> Array:
         return gain * math.sqrt(2.0 / math.prod(shape[:-1])) * random.normal(key, shape)
 
     return draw
@@ -73,7 +75,7 @@ def torch_default(fan_in: int) -> dict[str, Initializer]:
 # ---- parameters
 
 
-def leaf(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]):
+def leaf(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
     """Return `module.param(name, init, shape)`, without drawing initial values at every call.
 
     Flax compares with the shape of freshly drawn values, which costs as long to trace as the
@@ -133,14 +135,14 @@ class Conv(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         chex.assert_rank(x, 4)
         k = self.kernel_size
         w = leaf(self, "w", self.kernel_init, (k, k, x.shape[-1], self.features))
         y = self.convolve(x, w)
         return y + leaf(self, "b", self.bias_init, (self.features,)) if self.use_bias else y
 
-    def convolve(self, x, w):
+    def convolve(self, x: Array, w: Array) -> Array:
         """Return the convolution of x by w, without the bias, float32."""
         return conv2d(x, w, None, self.compute)
 
@@ -156,7 +158,7 @@ class ZeroConv(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         w = leaf(self, "w", zeros, (3, 3, self.inputs(x.shape[-1]), self.features))
         b = leaf(self, "b", zeros, (self.features,))
         logs = leaf(self, "logs", zeros, (self.features,))
@@ -166,7 +168,7 @@ class ZeroConv(nn.Module):
         """Return the kernel's input channels for x of that many."""
         return channels
 
-    def convolve(self, x, w):
+    def convolve(self, x: Array, w: Array) -> Array:
         """Return the convolution of x by w, without the bias, float32."""
         return conv2d(x, w, None, self.compute)
 
@@ -184,7 +186,7 @@ class Dense(nn.Module):
     compute: Compute = PLAIN
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         w = leaf(self, "w", self.kernel_init, (x.shape[-1], self.features))
         dtype = self.compute.operands
         y = matmul(x.astype(dtype), w.astype(dtype), self.compute.precision)
@@ -204,7 +206,7 @@ class ChannelAffine(nn.Module):
     logscale: float = 1.0
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         bias = leaf(self, "bias", zeros, x.shape[-1:])
         logs = leaf(self, "logs", zeros, x.shape[-1:])
         if self.is_mutable_collection("params") and not self.is_initializing():
@@ -215,7 +217,7 @@ class ChannelAffine(nn.Module):
         return (x + bias) * jnp.exp(logs if self.logscale == 1.0 else self.logscale * logs)
 
 
-def channel_statistics(x):
+def channel_statistics(x: Array) -> tuple[Array, Array]:
     """Return the (bias, logs) [C] that whiten x [..., C] per channel; see `ChannelAffine`."""
     axes = tuple(range(x.ndim - 1))
     bias = -jnp.mean(x, axis=axes)
@@ -233,12 +235,12 @@ class GroupNorm(nn.Module):
     groups: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         b, _, _, c = x.shape
         scale, bias = leaf(self, "scale", ones, (c,)), leaf(self, "bias", zeros, (c,))
         y = x.astype(jnp.float32)
 
-        def over_groups(per_channel):
+        def over_groups(per_channel: Array) -> Array:
             mean = jnp.mean(per_channel.reshape(b, self.groups, c // self.groups), axis=-1)
             return jnp.repeat(mean, c // self.groups, axis=-1)[:, None, None, :]
 
@@ -252,7 +254,7 @@ class GroupNorm(nn.Module):
 # ---- functions without parameters
 
 
-def leaky_relu(x, strict: bool = False):
+def leaky_relu(x: Array, strict: bool = False) -> Array:
     """Return x, or 0.2 x where it is negative.
 
     Released codes differ in the derivative at exactly 0, which dense blocks of zeros meet: it
@@ -261,7 +263,7 @@ def leaky_relu(x, strict: bool = False):
     return jnp.where(x > 0 if strict else x >= 0, x, 0.2 * x)
 
 
-def pixel_shuffle(x, factor: int):
+def pixel_shuffle(x: Array, factor: int) -> Array:
     """Return [B,fH,fW,C] of [B,H,W,C f f]; channel c*f*f + dy*f + dx, PyTorch's order."""
     b, h, w, c = x.shape
     c //= factor * factor
@@ -269,7 +271,7 @@ def pixel_shuffle(x, factor: int):
     return x.reshape(b, h * factor, w * factor, c)
 
 
-def half_size(x):
+def half_size(x: Array) -> Array:
     """Return means of 2x2 blocks (bilinear half, align_corners false): [B,H,W,C] to half."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
@@ -278,7 +280,7 @@ def half_size(x):
 # ---- equal blocks in a row
 
 
-def init_params(module: nn.Module, key, *args):
+def init_params(module: nn.Module, key: Array, *args: Any) -> PyTree:
     """Return the parameters that `module.lazy_init(key, *args)` would draw, in less time.
 
     The module is traced once for all keys; what is left of it, the draws, runs without being
@@ -299,7 +301,7 @@ def init_params(module: nn.Module, key, *args):
 
 
 @functools.lru_cache(maxsize=256)
-def _traced_init(module, treedef, leaves, key_type):
+def _traced_init(module: Any, treedef: Any, leaves: Any, key_type: Any) -> tuple[Any, Any]:
     args = jax.tree.unflatten(treedef, leaves)
     key = jax.ShapeDtypeStruct(key_type.shape, key_type.dtype)
     init = jax.make_jaxpr(lambda key: module.lazy_init(key, *args)["params"], return_shape=True)
@@ -307,7 +309,7 @@ def _traced_init(module, treedef, leaves, key_type):
     return jax.extend.core.jaxpr_as_fun(_draws(jaxpr)), jax.tree.structure(shapes)
 
 
-def _draws(closed):
+def _draws(closed: Any) -> Any:
     """Return the jaxpr without what its results do not need: what is computed with the weights."""
     needed, kept = set(map(id, closed.jaxpr.outvars)), []
     for eqn in reversed(closed.jaxpr.eqns):
@@ -330,7 +332,7 @@ def stacked(block: nn.Module, length: int) -> Initializer:
       (key, shape of one example [...]) -> parameters of the K blocks, for `self.param`.
     """
 
-    def init(key, shape):
+    def init(key: Array, shape: Shape) -> PyTree:
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         blocks = [init_params(block, jax.random.fold_in(key, k), x) for k in range(length)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
@@ -338,7 +340,9 @@ def stacked(block: nn.Module, length: int) -> Initializer:
     return init
 
 
-def run_blocks(block: nn.Module, params, x, compute: Compute, keep: bool = False):
+def run_blocks(
+    block: nn.Module, params: PyTree, x: Array, compute: Compute, keep: bool = False
+) -> tuple[Array, Array | None]:
     """Evaluate stacked blocks one after the other, compiled once.
 
     Args:
@@ -353,7 +357,7 @@ def run_blocks(block: nn.Module, params, x, compute: Compute, keep: bool = False
       (output of the last block, outputs of all [K,...] or None).
     """
 
-    def run(x, p):
+    def run(x: Array, p: PyTree) -> tuple[Array, Array | None]:
         x = block.apply({"params": p}, x)
         return x, x if keep else None
 

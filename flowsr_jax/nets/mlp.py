@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import matmul
 from flowsr_jax.nets.layers import Dense, Initializer, leaf, uniform, zeros
+from flowsr_jax.types import Array, PyTree
 
 
 class _FirstLayer(nn.Module):
@@ -20,7 +21,7 @@ class _FirstLayer(nn.Module):
     kernel_init: Initializer
 
     @nn.compact
-    def __call__(self, x, cond, prepared):
+    def __call__(self, x: Array, cond: Array, prepared: PyTree) -> Array:
         terms = []
         if self.cond_channels:
             w = leaf(self, "w_cond", self.kernel_init, (self.cond_channels, self.width))
@@ -97,7 +98,7 @@ class MLP(nn.Module):
             return uniform(self.bound)
         return zeros if layer == self.layers else uniform(math.sqrt(6 / max(inputs, 1)))
 
-    def _check(self, cond):
+    def _check(self, cond: Array) -> None:
         if self.cond_channels and (cond is None or cond.shape[-1] != self.cond_channels):
             found = None if cond is None else tuple(cond.shape)
             raise ValueError(f"MLP: cond must be [B, ..., {self.cond_channels}], got {found}")

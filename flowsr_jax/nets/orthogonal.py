@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.nets import random
+from flowsr_jax.types import Array, Shape
 
 FEWEST = 1 << 14  # values drawn at once
 
 
-def orthogonal(key, shape):
+def orthogonal(key: Array, shape: Shape) -> Array:
     """Return Haar-distributed orthogonal values, float32, gain 1.
 
     The matrix [prod(shape[:-1]), shape[-1]] has orthonormal columns, or rows if it is wide.

@@ -7,6 +7,7 @@ from every block.  Dinh et al. (2017) and its released code; docs/papers/glow.md
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import Compute, conv2d
 from flowsr_jax.nets.layers import leaf, ones, stacked, uniform, zeros
+from flowsr_jax.types import Array, Initializer, PyTree, Shape
 
 EPS = 1e-4
 STATISTICS = ("mean", "var")  # names of what data, not gradients, move
@@ -59,10 +61,10 @@ class WeightNormConv(nn.Module):
         return conv2d(x, w, b, self.compute)
 
 
-def _weak(value: float):
+def _weak(value: float) -> Initializer:
     """Return the initialiser of a constant, weakly typed as tests/test_frozen.py keeps it."""
 
-    def init(key, shape):
+    def init(key: Array, shape: Shape) -> Array:
         with jax.enable_x64(False):
             return jnp.full(shape, value)
 
@@ -95,7 +97,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        def conv(name, x, size, **options):
+        def conv(name: str, x: Array, size: int, **options: Any) -> Array:
             layer = WeightNormConv(self.dim, size, **options, compute=self.compute, name=name)
             return layer(x)
 
@@ -148,14 +150,14 @@ class RealNVPNet(nn.Module):
         """Return the output by the batch's statistics; needs mutable=["params"]."""
         return self(x, train=True)
 
-    def _blocks(self, h, skips, train):
+    def _blocks(self, h: Array, skips: Array, train: bool) -> Array:
         block = ResidualBlock(self.dim, self.compute, parent=None)
         if self.is_initializing():
             params = self.param("blocks", stacked(block, self.blocks), h.shape[1:])
         else:
             params = self.get_variable("params", "blocks")
 
-        def run(carry, p):
+        def run(carry: PyTree, p: PyTree) -> tuple[PyTree, PyTree]:
             h, skips = carry
             (h, skip), new = block.apply({"params": p}, h, train, mutable=["params"])
             used = {name: new["params"][name] for name in ("bn_in", "bn_0")} if train else None

@@ -30,6 +30,7 @@ from flowsr_jax.nets.layers import (
     zeros,
 )
 from flowsr_jax.nets.upsampled import NearestConv
+from flowsr_jax.types import Array, Initializer, PyTree
 
 
 class ResidualDenseBlock(nn.Module):
@@ -46,8 +47,8 @@ class ResidualDenseBlock(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x):
-        def conv(i, features, init):
+    def __call__(self, x: Array) -> Array:
+        def conv(i: Array, features: int, init: Initializer) -> Array:
             layer = Conv(features, kernel_init=init, compute=self.compute, name=f"conv{i}")
             return layer(jnp.concatenate(known, axis=-1))
 
@@ -65,7 +66,7 @@ class RRDBlock(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         y = x
         for j in (1, 2, 3):
             y = ResidualDenseBlock(self.growth, self.zero_last, self.compute, name=f"rdb{j}")(y)
@@ -84,7 +85,7 @@ class RRDBEncoder(nn.Module):
 
     config: Any
 
-    def setup(self):
+    def setup(self) -> None:
         c, compute = self.config, self.config.compute
         default = torch_default(9 * c.nf)
         self.conv_first = Conv(c.nf, **torch_default(9 * c.in_channels), compute=compute)
@@ -105,7 +106,7 @@ class RRDBEncoder(nn.Module):
     def _block(self) -> RRDBlock:
         return RRDBlock(self.config.gc, compute=self.config.compute, parent=None)
 
-    def trunk(self, lr, keep: tuple[int, ...] = ()):
+    def trunk(self, lr: Array, keep: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
         """Return (features [B,h,w,nf], outputs of the blocks with the indices `keep`) of lr."""
         chex.assert_shape(lr, (None, None, None, self.config.in_channels))
         first = self.conv_first(lr)
@@ -114,7 +115,7 @@ class RRDBEncoder(nn.Module):
         skip = first if self.config.skip == "first" else x
         return skip + self.trunk_conv(x), [outputs[i] for i in keep]
 
-    def upsampled_features(self, fea, top: int):
+    def upsampled_features(self, fea: Array, top: int) -> Array:
         """Return {1, 2, 4, ..., top: features at so many times the LR size}.
 
         The activation belongs to the feature (it is in-place in the released code);
@@ -125,7 +126,7 @@ class RRDBEncoder(nn.Module):
             features[2**i] = leaky_relu(getattr(self, f"upconv{i}")(features[2 ** (i - 1)]))
         return features
 
-    def head(self, features, lr):
+    def head(self, features: int, lr: Array) -> Array:
         """Return the super-resolved image of the encoder, [B,s*h,s*w,3], not clipped.
 
         `config.head` "nearest_conv" is the released form; "subpixel" predicts s*s
@@ -139,14 +140,14 @@ class RRDBEncoder(nn.Module):
             image = self.conv_last(leaky_relu(self.hr_conv(features[c.scale])))
         return image + imresize(lr, c.scale) if c.residual else image
 
-    def __call__(self, lr):
+    def __call__(self, lr: Array) -> Array:
         """Return the super-resolved image [B,s*h,s*w,3] of lr [B,h,w,3]; see `head`."""
         features, _ = self.trunk(lr)
         top = self.config.scale if self.config.head == "nearest_conv" else 1
         return self.head(self.upsampled_features(features, top), lr)
 
 
-def init_rrdb(key, config):
+def init_rrdb(key: Array, config: Any) -> PyTree:
     """Return initial parameters of the encoder: PyTorch's, and Kaiming times 0.1 in blocks."""
     lr = jax.ShapeDtypeStruct((1, 8, 8, config.in_channels), jnp.float32)
     return init_params(RRDBEncoder(config), key, lr)
@@ -169,8 +170,8 @@ class Restorer(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, lr):
-        def conv(name, features, x):
+    def __call__(self, lr: Array) -> Array:
+        def conv(name: str, features: int, x: Array) -> Array:
             options = torch_default(9 * x.shape[-1])
             return Conv(features, compute=self.compute, name=name, **options)(x)
 
@@ -187,7 +188,7 @@ class _Blocks(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         for i in range(self.length):
             x = RRDBlock(self.growth, True, self.compute, name=str(i))(x)
         return x

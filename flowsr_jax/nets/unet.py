@@ -23,6 +23,7 @@ from flowsr_jax.nets.embedding import LevelEmbedding
 from flowsr_jax.nets.orthogonal import orthogonal
 from flowsr_jax.nets.unet_blocks import DownConv, FinalConv, FirstConv, Layer, ResidualBlock
 from flowsr_jax.nets.upsampled import NearestConv
+from flowsr_jax.types import Array, PyTree
 
 MOST_LEVELS = 16  # of half the size each
 
@@ -70,7 +71,7 @@ class UNetConfig:
     init: str = "orthogonal"
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("block", self.block, ("ddpm", "biggan"))
         choice("conditioning", self.conditioning, ("level", "time"))
@@ -150,7 +151,7 @@ class UNet(nn.Module):
 
     config: UNetConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c, compute = self.config, self.config.compute
         block = nn.remat(ResidualBlock) if compute.memory == "remat" else ResidualBlock
         self.level_mlp = LevelEmbedding(c.channels)
@@ -168,7 +169,7 @@ class UNet(nn.Module):
                 layers[name] = kind(layer.co, kernel_init=orthogonal, compute=compute, name=name)
         self.layers = layers
 
-    def prepare(self, condition):
+    def prepare(self, condition: Array) -> Array | None:
         """Return the condition's share of the first convolution, [B,H,W,D], or None without one.
 
         condition: [B,H,W,cond_channels].  It does not depend on the noisy image: compute it
@@ -176,7 +177,16 @@ class UNet(nn.Module):
         """
         return self.layers["downs.0"].prepare(condition) if self.config.cond_channels else None
 
-    def __call__(self, x, level, condition=None, *, prepared=None, key=None, embedding=None):
+    def __call__(
+        self,
+        x: Array,
+        level: Array,
+        condition: Array | None = None,
+        *,
+        prepared: PyTree = None,
+        key: Array | None = None,
+        embedding: Array | None = None,
+    ) -> Array:
         """Evaluate the network.
 
         Args:
@@ -215,7 +225,7 @@ class UNet(nn.Module):
                 skips.append(h)
 
 
-def init_unet(key, config: UNetConfig):
+def init_unet(key: Array, config: UNetConfig) -> PyTree:
     """Return initial parameters of the U-Net, float32."""
     side, d = config.multiple, config.cond_channels
     x = jax.ShapeDtypeStruct((1, side, side, config.image_channels), jnp.float32)

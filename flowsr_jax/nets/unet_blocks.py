@@ -16,6 +16,7 @@ from flowsr_jax.nets.conv import Compute, conv2d, convolve, matmul
 from flowsr_jax.nets.layers import Conv, Dense, GroupNorm, half_size, leaf, zeros
 from flowsr_jax.nets.orthogonal import orthogonal
 from flowsr_jax.nets.upsampled import nearest
+from flowsr_jax.types import Array, Initializer, Precision, PyTree
 
 
 class Layer(NamedTuple):
@@ -27,7 +28,7 @@ class Layer(NamedTuple):
     attention: bool = False
 
 
-def last_init(config):
+def last_init(config: Any) -> Initializer:
     """Return the initialiser of the last convolution of a branch."""
     return zeros if config.init == "zero_last" else orthogonal
 
@@ -44,14 +45,14 @@ class ResidualBlock(nn.Module):
     config: Any
 
     @nn.compact
-    def __call__(self, x, e, key=None):
+    def __call__(self, x: Array, e: Array, key: Array | None = None) -> Array:
         """Return the block's output; `key` is that of dropout."""
         c, layer = self.config, self.layer
         compute, dtype = c.compute, c.compute.operands
         scale = math.sqrt(0.5) if c.block == "biggan" else 1.0
         resample = {"down": half_size, "up": lambda x: nearest(x, 2)}.get(layer.kind, lambda x: x)
 
-        def conv(name, size=3, init=orthogonal):
+        def conv(name: str, size: int = 3, init: Initializer = orthogonal) -> Array:
             return Conv(layer.co, size, kernel_init=init, compute=compute, name=name)
 
         h = jax.nn.silu(GroupNorm(c.norm_groups, name="norm1")(x))
@@ -95,16 +96,16 @@ class FirstConv(nn.Module):
     image_channels: int
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         channels = self.cond_channels + self.image_channels
         self.w = leaf(self, "w", orthogonal, (3, 3, channels, self.features))
         self.b = leaf(self, "b", zeros, (self.features,))
 
-    def prepare(self, condition):
+    def prepare(self, condition: Array) -> Array:
         """Return the condition's share of the convolution, [B,H,W,features]."""
         return conv2d(condition, self.w[:, :, : self.cond_channels], None, self.compute)
 
-    def __call__(self, x, condition=None, prepared=None):
+    def __call__(self, x: Array, condition: Array | None = None, prepared: PyTree = None) -> Array:
         """Return the convolution of x and of the condition, or of what `prepare` made of it."""
         if prepared is not None:
             return conv2d(x, self.w[:, :, self.cond_channels :], self.b, self.compute) + prepared
@@ -120,7 +121,7 @@ class FinalConv(nn.Module):
     config: Any
 
     @nn.compact
-    def __call__(self, h):
+    def __call__(self, h: Array) -> Array:
         c = self.config
         conv = Conv(self.features, kernel_init=last_init(c), compute=c.compute, name="conv")
         return conv(jax.nn.silu(GroupNorm(c.norm_groups, name="norm")(h)))
@@ -129,11 +130,11 @@ class FinalConv(nn.Module):
 class DownConv(Conv):
     """3x3 convolution with stride 2, padded by 1 on all sides; see `Conv`."""
 
-    def convolve(self, x, w):
+    def convolve(self, x: Array, w: Array) -> Array:
         return down_conv(x, w, self.compute)
 
 
-def down_conv(x, kernel, compute: Compute):
+def down_conv(x: Array, kernel: Array, compute: Compute) -> Array:
     """Return the 3x3 convolution with stride 2, padded by 1 on all sides: [B,H,W,C] -> half.
 
     On the CPU a product with the nine strided copies side by side, whose gradient does
@@ -147,11 +148,11 @@ def down_conv(x, kernel, compute: Compute):
     return (gemm if compute.conv == "gemm" else xla)(x, kernel)
 
 
-def _down_xla(precision, x, kernel):
+def _down_xla(precision: Precision, x: Array, kernel: Array) -> Array:
     return convolve(((1, 1), (1, 1)), 2, x, kernel, precision)
 
 
-def _down_gemm(precision, x, kernel):
+def _down_gemm(precision: Precision, x: Array, kernel: Array) -> Array:
     _, h, w, c = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     copies = [padded[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)]

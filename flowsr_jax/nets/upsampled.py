@@ -10,12 +10,15 @@ the enlarged image is never made.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import Compute, conv2d
 from flowsr_jax.nets.layers import Conv
+from flowsr_jax.types import Array
 
 
 @jax.tree_util.register_dataclass
@@ -38,17 +41,17 @@ class Upsampled:
         return (b, h * self.factor, w * self.factor, c)
 
 
-def nearest(x, factor: int):
+def nearest(x: Array, factor: int) -> Array:
     """Return rows and columns repeated: [B,h,w,C] -> [B,fh,fw,C]."""
     return x if factor == 1 else jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
 
 
-def dense(parts):
+def dense(parts: Sequence[Any]) -> Array:
     """Return the channels of all `Upsampled` parts, enlarged and side by side: [B,H,W,C]."""
     return jnp.concatenate([nearest(part.x, part.factor) for part in parts], axis=-1)
 
 
-def conv_parts(parts, kernel, compute: Compute):
+def conv_parts(parts: Sequence[Any], kernel: Array, compute: Compute) -> Array:
     """Return the 3x3 convolution of `dense(parts)`, [3,3,C,Co] -> [B,H,W,Co] float32."""
     total, start = 0.0, 0
     for part in parts:
@@ -58,7 +61,7 @@ def conv_parts(parts, kernel, compute: Compute):
     return total
 
 
-def conv_nearest(x, kernel, factor: int, compute: Compute):
+def conv_nearest(x: Array, kernel: Array, factor: int, compute: Compute) -> Array:
     """Return conv2d(nearest(x, factor), kernel) of a 3x3 kernel: [B,h,w,Ci] -> [B,fh,fw,Co].
 
     With `compute.subpixel` off, just that.
@@ -81,7 +84,7 @@ def conv_nearest(x, kernel, factor: int, compute: Compute):
 class NearestConv(Conv):
     """3x3 convolution of x enlarged twice: [B,h,w,Ci] to [B,2h,2w,features]; see `Conv`."""
 
-    def convolve(self, x, w):
+    def convolve(self, x: Array, w: Array) -> Array:
         return conv_nearest(x, w, 2, self.compute)
 
 
@@ -89,7 +92,7 @@ class NearestConv(Conv):
 PADDING = {0: (1, 0), 1: (0, 0), 2: (0, 1)}
 
 
-def _summed(kernel, place: int, axis: int):
+def _summed(kernel: Array, place: int, axis: int) -> Array:
     """Return the kernel of a place in the cell: taps on one pixel are summed along `axis`."""
     first, second, third = jnp.split(kernel, 3, axis=axis)
     if place == 1:

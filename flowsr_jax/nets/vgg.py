@@ -11,6 +11,7 @@ from jax import lax
 
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import Conv
+from flowsr_jax.types import Array, Shape
 
 STAGES = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,7 +28,7 @@ def layers() -> list[tuple[int, int, int, bool]]:
     return found
 
 
-def unknown(key, shape):
+def unknown(key: Array, shape: Shape) -> Array:
     """Return NaN everywhere, float32: only trained weights make sense."""
     del key
     return jnp.full(shape, jnp.nan, jnp.float32)
@@ -42,7 +43,7 @@ class VGG19(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         x = (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
         for n, (index, _, features, pooled) in enumerate(layers()):
             if n:

@@ -63,7 +63,7 @@ class GlowConfig:
     temperature: NotNegative = 0.7
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("coupling", self.coupling, COUPLINGS)
         choice("permutation", self.permutation, PERMUTATIONS)

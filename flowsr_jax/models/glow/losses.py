@@ -15,11 +15,14 @@ from flowsr_jax.models.glow.network import (
 )
 from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.unconditional import noisy, to_bits
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 LOG_2 = math.log(2.0)
 
 
-def objective(params: Params, image, label=None):
+def objective(
+    params: Params, image: Array, label: Array | None = None
+) -> tuple[Array, dict[str, Array]]:
     """Return per-image terms of the loss, [B] each.
 
     Args:
@@ -42,7 +45,7 @@ def objective(params: Params, image, label=None):
     return {"bits_per_dim": bits, "bits_y": bits_y, "class_error": error}
 
 
-def nll_loss(params, state, batch, key):
+def nll_loss(params: Params, state: State, batch: Batch, key: Array) -> LossResult:
     """Return the mean bits per dimension plus class_weight times the bits of the class.
 
     `batch` holds "hr", with classes "label" (int [B]), and optionally "noise" in [0,1)
@@ -58,7 +61,7 @@ def nll_loss(params, state, batch, key):
     return loss, (state, metrics)
 
 
-def init_from_data(params, batch, key):
+def init_from_data(params: Params, batch: Batch, key: Array) -> Params:
     """Return params with all ActNorms, those inside the couplings too, set from one batch."""
     image = noisy(batch, key, params.config.n_bits)
     flow_params, _, _ = build_flow(params.config).init_from_data(params["flow"], image)

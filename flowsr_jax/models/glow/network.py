@@ -36,6 +36,7 @@ from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.choice import build_network
 from flowsr_jax.nets.glow_net import GlowNet, ZeroDense
 from flowsr_jax.nets.layers import LOGSCALE, Tree, init_params
+from flowsr_jax.types import Array, PyTree, Shape
 
 PERMUTATIONS = {
     "reverse": Reverse(),
@@ -81,25 +82,25 @@ class Glow(nn.Module):
 
     config: GlowConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.flow = Tree(lambda key: build_flow(c).init(key, _smallest(c)))
         self.prior = Tree(lambda key: top_prior(c).init(key, top_shape(c)))
         if c.has_classifier:
             self.classifier = ZeroDense(c.classes)
 
-    def __call__(self, image, label=None):
+    def __call__(self, image: Array, label: Array | None = None) -> Array:
         """Return log p(image | label) in nats [B]; see `encode`."""
         _, log_prob, top = self.forward(image, label)
         if self.is_initializing() and self.config.has_classifier:
             self.logits(top)
         return log_prob
 
-    def encode(self, image, label=None):
+    def encode(self, image: Array, label: Array | None = None) -> tuple[list[Array], Array]:
         """Return (latents, finest first, and log p(image | label) [B]); see `forward`."""
         return self.forward(image, label)[:2]
 
-    def forward(self, image, label=None):
+    def forward(self, image: Array, label: Array | None = None) -> tuple[list[Array], Array, Array]:
         """Evaluate the exact forward pass.
 
         Args:
@@ -116,13 +117,13 @@ class Glow(nn.Module):
         log_prob = logdet + whitening + sum(standard_normal_log_prob(z) for z in latents)
         return latents, log_prob, top
 
-    def decode(self, latents, label=None):
+    def decode(self, latents: list[Array], label: Array | None = None) -> Array:
         """Return the image [B,H,W,C] of latents, not clipped."""
         *finer, top = latents
         top, _ = top_prior(self.config).inverse(self.prior(), top, {"label": label})
         return build_flow(self.config).inverse(self.flow(), [*finer, top])[0]
 
-    def logits(self, top):
+    def logits(self, top: Array) -> Array:
         """Return class scores [B,classes] of the coarsest latent before the top prior."""
         return self.classifier(jnp.mean(top, axis=(1, 2)))
 
@@ -137,7 +138,7 @@ def top_shape(config: GlowConfig) -> tuple[int, ...]:
     return latent_shapes(config, (1, *_smallest(config)))[-1][1:]
 
 
-def init(config: GlowConfig, key) -> Params:
+def init(config: GlowConfig, key: Array) -> Params:
     """Return random parameters with the released code's initial values (ActNorm not yet).
 
     Groups: "flow"; "prior" if the top prior has parameters; "classifier" if there is one.
@@ -152,13 +153,15 @@ def init(config: GlowConfig, key) -> Params:
     return Params(tree, config)
 
 
-def latent_shapes(config: GlowConfig, shape) -> list[tuple[int, ...]]:
+def latent_shapes(config: GlowConfig, shape: Shape) -> list[tuple[int, ...]]:
     """Return the shapes of the latents of images [B,H,W,C], finest level first."""
     multiscale = build_flow(config)["multiscale"]
     return [(shape[0], *s) for s in multiscale.output_shape(tuple(shape[1:]))]
 
 
-def forward(params: Params, image, label=None):
+def forward(
+    params: Params, image: Array, label: Array | None = None
+) -> tuple[list[Array], Array, Array]:
     """Return `Glow.forward` of parameters."""
     return Glow(params.config).apply({"params": params.tree}, image, label, method="forward")
 
@@ -171,7 +174,7 @@ def whole_flow(config: GlowConfig) -> Chain:
     return Chain((*flow.bijectors[:-1], ("multiscale", scales)))
 
 
-def whole_params(params: Params):
+def whole_params(params: Params) -> PyTree:
     """Return the parameters of `whole_flow`."""
     levels = params["flow"]["multiscale"]
     last = f"level{params.config.levels}"
@@ -179,11 +182,11 @@ def whole_params(params: Params):
     return {**params["flow"], "multiscale": {**levels, last: top}}
 
 
-def inverse(params: Params, latents, label=None):
+def inverse(params: Params, latents: list[Array], label: Array | None = None) -> Array:
     """Return `Glow.decode` of parameters."""
     return Glow(params.config).apply({"params": params.tree}, latents, label, method="decode")
 
 
-def logits(params: Params, top):
+def logits(params: Params, top: Array) -> Array:
     """Return `Glow.logits` of parameters."""
     return Glow(params.config).apply({"params": params.tree}, top, method="logits")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from flowsr_jax.models.base import Params
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.glow.network import (
     forward,
@@ -12,16 +15,17 @@ from flowsr_jax.models.glow.network import (
 )
 from flowsr_jax.models.inputs import check_image as check_image_array
 from flowsr_jax.models.unconditional import Unconditional, check_shape
+from flowsr_jax.types import Array
 
 
-def check_image(config: GlowConfig, image) -> None:
+def check_image(config: GlowConfig, image: Array) -> None:
     """Raise TypeError or ValueError unless Glow can take the images."""
     # What a flow decodes need not lie in [0,1] and must encode again, so the margin is wide.
     check_image_array("hr", image, config.channels, margin=64.0)
     check_shape(config, image.shape)
 
 
-def _layers(params, latents, label):
+def _layers(params: Params, latents: list[Array], label: Array) -> tuple[Any, ...]:
     return whole_flow(params.config), whole_params(params), latents, {"label": label}
 
 

@@ -8,7 +8,7 @@ docs/papers/glow.md section 5.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from flowsr_jax.config import ConfigError
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.importer import Importer, MisfitError, make_config, shape_of, show
 from flowsr_jax.models.rules import Rule
+from flowsr_jax.types import Array, Shape
 
 _VECTOR, _ROW = (1, 1, 1, -1), (1, -1)
 _KINDS = {"conv1x1": "invconv/W", "conv1x1_plu": "invconv/P", "shuffle": "shuffle/indices"}
@@ -48,11 +49,11 @@ def tf_rules(config: GlowConfig) -> list[Rule]:
     return rules
 
 
-def _step_rules(steps, path, permutation):
-    def rule(name, *where, kind="keep", shape=None):
+def _step_rules(steps: int | None, path: tuple[str, ...], permutation: str) -> list[Rule]:
+    def rule(name: str, *where: Any, kind: str = "keep", shape: Shape | None = None) -> Rule:
         return Rule(tuple(f"{s}/{name}" for s in steps), (*path, *where), kind, True, shape=shape)
 
-    def actnorm(name, *where):
+    def actnorm(name: str, *where: Any) -> list[Rule]:
         return [
             rule(f"{name}actnorm_center/b", *where, "bias", kind="vector", shape=_VECTOR),
             rule(f"{name}actnorm_scale/logs", *where, "logs", kind="vector", shape=_VECTOR),
@@ -73,10 +74,12 @@ def _step_rules(steps, path, permutation):
     return rules
 
 
-def _zeros_rules(scopes, path, b=_VECTOR, stacked=False):
+def _zeros_rules(
+    scopes: Sequence[str], path: tuple[str, ...], b: Array = _VECTOR, stacked: bool = False
+) -> list[Rule]:
     """Return rules of conv2d_zeros (or linear_zeros, with b a row)."""
 
-    def rule(name, where, kind, shape=None):
+    def rule(name: str, where: str, kind: str, shape: Shape | None = None) -> Rule:
         keys = tuple(f"{scope}/{name}" for scope in scopes)
         return Rule(keys, (*path, where), kind, stacked, shape=shape)
 
@@ -92,7 +95,7 @@ def is_glow(weights: Mapping[str, Any]) -> bool:
     return "model/0/0/actnorm_center/b" in weights and "model/0/0/f1/l_1/W" in weights
 
 
-def infer_glow(weights: Mapping[str, Any], **overrides) -> GlowConfig:
+def infer_glow(weights: Mapping[str, Any], **overrides: Any) -> GlowConfig:
     """Return the hyper-parameters that names and shapes determine.
 
     Not determined: n_bits (taken for 8), class_weight (0.01 with a classifier), and the

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from flowsr_jax.math.jpeg_like import jpeg_like
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import init_params
 from flowsr_jax.nets.rrdb import Restorer
+from flowsr_jax.types import Array, Batch, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +34,17 @@ class RestorerConfig:
     gc: Width = 32
     nb: Depth = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
 
 
-def init_restorer(key, config: RestorerConfig):
+def init_restorer(key: Array, config: RestorerConfig) -> PyTree:
     """Return parameters; every block starts as the identity (its last convolution is zero)."""
     lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     return init_params(Restorer(config.nf, config.gc, config.nb), key, lr)
 
 
-def restore(params, lr, config: RestorerConfig, compute: Compute):
+def restore(params: PyTree, lr: Array, config: RestorerConfig, compute: Compute) -> Array:
     """Return LR restored from LR after JPEG [B,h,w,3] in [0,1], neither rounded nor clipped."""
     net = Restorer(config.nf, config.gc, config.nb, compute)
     return net.apply({"params": params}, lr)
@@ -51,7 +53,7 @@ def restore(params, lr, config: RestorerConfig, compute: Compute):
 CODECS = ("jpeg", "jpeg_like", "diff_jpeg")
 
 
-def codec(name: str = "jpeg", quality: int = 90):
+def codec(name: str = "jpeg", quality: int = 90) -> Callable[[Array], Array]:
     """Return what stands between the two directions: LR [B,h,w,3] in [0,1] -> LR after JPEG.
 
     Args:
@@ -74,7 +76,7 @@ def codec(name: str = "jpeg", quality: int = 90):
     return functools.partial(diff_jpeg, quality=min(quality, 99), luma_transposed=False)
 
 
-def jpeg(images, quality: int = 90):
+def jpeg(images: Array, quality: int = 90) -> Array:
     """Return images as they are after writing and reading JPEG files (4:2:0), on the host.
 
     Args:
@@ -87,7 +89,7 @@ def jpeg(images, quality: int = 90):
     images = jax.lax.stop_gradient(images)
     shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
 
-    def write_and_read(batch):
+    def write_and_read(batch: Batch) -> np.ndarray:
         levels = np.rint(np.clip(np.asarray(batch, np.float32), 0, 1) * 255).astype(np.uint8)
         decoded = np.stack([jpeg_codec(image, quality) for image in levels])
         return decoded.astype(np.float32) / np.float32(255)

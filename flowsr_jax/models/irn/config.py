@@ -52,7 +52,7 @@ class IRNConfig:
     features: bool = False
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("scale", self.scale, tuple(OFFICIAL_BLOCKS))
         allowed = {1: ("color",), 3: ("learned",)}.get(self.scale, DOWN[:3])

@@ -14,6 +14,7 @@ from jax import lax
 
 from flowsr_jax.config import Range, Width, check_ranges, choice
 from flowsr_jax.nets.discriminator import STAGES, Discriminator
+from flowsr_jax.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class DiscriminatorConfig:
     nf: Width = 64
     size: Annotated[int, Range(2**STAGES, 2**16)] = 144
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
 
     @property
@@ -49,12 +50,12 @@ def norm_names(config: DiscriminatorConfig) -> dict[str, int]:
     return names
 
 
-def init_discriminator(key, config: DiscriminatorConfig):
+def init_discriminator(key: Array, config: DiscriminatorConfig) -> PyTree:
     """Return parameters with PyTorch's default initial values (the released code sets none)."""
     return Discriminator(config).lazy_init(key, _images(config))["params"]
 
 
-def init_statistics(config: DiscriminatorConfig):
+def init_statistics(config: DiscriminatorConfig) -> PyTree:
     """Return running means and variances of the batch norms before any pass."""
     return {
         name: {"mean": jnp.zeros(channels), "var": jnp.ones(channels)}
@@ -62,11 +63,13 @@ def init_statistics(config: DiscriminatorConfig):
     }
 
 
-def _images(config):
+def _images(config: DiscriminatorConfig) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, config.size, config.size, 3), jnp.float32)
 
 
-def discriminate(params, statistics, x, config: DiscriminatorConfig, train: bool = True):
+def discriminate(
+    params: PyTree, statistics: PyTree, x: Array, config: DiscriminatorConfig, train: bool = True
+) -> tuple[Array, PyTree]:
     """Return logits [B,1] of images, and the running statistics after the pass.
 
     Args:
@@ -83,12 +86,12 @@ def discriminate(params, statistics, x, config: DiscriminatorConfig, train: bool
     return logits, new["batch_stats"]
 
 
-def bce(logits, target: float):
+def bce(logits: Array, target: float) -> Array:
     """Return the mean binary cross entropy of logits against one target, 0 or 1."""
     return jnp.mean(jax.nn.softplus(logits) - target * logits)
 
 
-def generator_loss(fake, real=None, kind: str = "gan"):
+def generator_loss(fake: Array, real: Array | None = None, kind: str = "gan") -> Array:
     """Return what the generator minimises, of logits [B,1].
 
     "gan": -log sigmoid(fake) (non-saturating); "ragan": relativistic average, which
@@ -101,7 +104,7 @@ def generator_loss(fake, real=None, kind: str = "gan"):
     return (bce(real - jnp.mean(fake), 0.0) + bce(fake - jnp.mean(real), 1.0)) / 2
 
 
-def discriminator_loss(real, fake, kind: str = "gan"):
+def discriminator_loss(real: Array, fake: Array, kind: str = "gan") -> Array:
     """Return what the discriminator minimises, of logits [B,1]; see `generator_loss`."""
     choice("gan", kind, ("gan", "ragan"))
     if kind == "gan":

@@ -5,6 +5,9 @@ Xiao et al. (ECCV 2020), "Training objectives"; exact forms in docs/papers/irn.m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -15,14 +18,15 @@ from flowsr_jax.models.irn import compression
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.network import COLOR_MATRIX, forward, inverse, quantize, z_shape
 from flowsr_jax.nets.conv import matmul
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 
-def squared(a, b):
+def squared(a: Array, b: Array) -> Array:
     """Return the mean over B of the sum of (a - b)^2."""
     return jnp.mean(sum_event(jnp.square(a - b)))
 
 
-def charbonnier(a, b):
+def charbonnier(a: Array, b: Array) -> Array:
     """Return the mean over B of the sum of sqrt((a - b)^2 + 1e-6): the released code's "l1"."""
     return jnp.mean(sum_event(jnp.sqrt(jnp.square(a - b) + 1e-6)))
 
@@ -30,12 +34,12 @@ def charbonnier(a, b):
 _DISTANCES = {"l1": charbonnier, "l2": squared}
 
 
-def distance(kind: str):
+def distance(kind: str) -> Callable[[Array, Array], Array]:
     """Return the function of a distance's name, "l1" or "l2"."""
     return _DISTANCES[choice("loss", kind, tuple(_DISTANCES))]
 
 
-def lr_guide(config: IRNConfig, batch):
+def lr_guide(config: IRNConfig, batch: Batch) -> Array:
     """Return what the LR image is drawn to: batch["lr"], or for IRN-Color the luminance of HR."""
     if config.scale > 1:
         return batch["lr"]
@@ -47,24 +51,24 @@ def fit_weight(config: IRNConfig) -> float:
     return 3.0 if config.scale == 1 else float(config.scale**2)
 
 
-def draw_z(key, config: IRNConfig, lr):
+def draw_z(key: Array, config: IRNConfig, lr: Array) -> Array:
     """Return z at the configured standard deviation, for LR images [B,h,w,C]."""
     return config.z_scale * jax.random.normal(key, z_shape(config, lr.shape), jnp.float32)
 
 
 def rescale_terms(
     params: Params,
-    hr,
-    guide,
-    z,
+    hr: Array,
+    guide: Array | None,
+    z: Array,
     *,
     lambda_fit: float | None = None,
     lambda_rec: float = 1.0,
     lambda_ce: float = 1.0,
     forward_loss: str = "l2",
     backward_loss: str = "l1",
-    lr_noise=0.0,
-):
+    lr_noise: float = 0.0,
+) -> tuple[dict[str, Array], Array]:
     """Return the three weighted terms of the rescaling loss, and the reconstruction.
 
     Args:
@@ -92,7 +96,9 @@ def rescale_terms(
     return terms, image
 
 
-def rescale_loss(params, state, batch, key, *, lr_noise=0.0, **options):
+def rescale_loss(
+    params: Params, state: State, batch: Batch, key: Array, *, lr_noise: float = 0.0, **options: Any
+) -> LossResult:
     """Return loss "rescale": LR guidance, HR reconstruction and distribution matching.
 
     Options:
@@ -111,30 +117,30 @@ def rescale_loss(params, state, batch, key, *, lr_noise=0.0, **options):
     return sum(terms.values()), (state, {**terms, "psnr": psnr(image, batch["hr"])})
 
 
-def psnr(image, hr):
+def psnr(image: Array, hr: Array) -> Array:
     """Return the RGB PSNR in dB of a whole batch, for the log (no gradient)."""
     error = jnp.clip(jax.lax.stop_gradient(image), 0.0, 1.0) - hr
     return -10.0 * jnp.log10(jnp.mean(jnp.square(error)))
 
 
-def replace(a, b):
+def replace(a: Array, b: Array) -> Array:
     """Return the value of b; the gradient goes to both a and b unchanged."""
     return b + (a - jax.lax.stop_gradient(a))
 
 
 def restore_terms(
     params: Params,
-    hr,
-    guide,
-    z,
+    hr: Array,
+    guide: Array | None,
+    z: Array,
     *,
-    codec=compression.jpeg,
+    codec: Callable[[Array], Array] = compression.jpeg,
     differentiable: bool = False,
     lambda_jpeg: float = 1.0,
     lambda_fit: float = 0.0,
     lambda_rec: float = 0.0,
     lambda_ce: float = 0.0,
-):
+) -> tuple[dict[str, Array], Array]:
     """Return the weighted terms of IRN-Compression; a term of weight 0 is left out.
 
     The released training moves the restorer alone, by "l_jpeg_rec" alone.  With the
@@ -169,7 +175,16 @@ def restore_terms(
     return terms, restored
 
 
-def restore_loss(params, state, batch, key, *, codec: str = "jpeg", quality: int = 90, **weights):
+def restore_loss(
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    codec: str = "jpeg",
+    quality: int = 90,
+    **weights: Any,
+) -> LossResult:
     """Return loss "restore" of IRN-Compression: JPEG between the directions, and the restorer.
 
     Options:

@@ -5,6 +5,8 @@ Exact numerics: docs/papers/irn.md.  Official weights fit the defaults.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from flowsr_jax.nets.discriminator import Discriminator
 from flowsr_jax.nets.layers import Tree
 from flowsr_jax.nets.rrdb import Restorer
 from flowsr_jax.nets.vgg import VGG19
+from flowsr_jax.types import Array, PyTree, Shape
 
 # Rows: luminance and two colour differences of RGB.
 COLOR_MATRIX = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.1))
@@ -61,7 +64,7 @@ class IRN(nn.Module):
 
     config: IRNConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c, r = self.config, self.config.restorer
         self.generator = Tree(lambda key: init_generator(c, key))
         if r is not None:
@@ -71,7 +74,7 @@ class IRN(nn.Module):
         if c.features:
             self.features = VGG19(c.compute)
 
-    def __call__(self, hr):
+    def __call__(self, hr: Array) -> list[Array]:
         """Return [LR, z]; see `encode`."""
         c = self.config
         if self.is_initializing():
@@ -82,7 +85,7 @@ class IRN(nn.Module):
                     getattr(self, name)(jnp.zeros((1, side, side, 3), jnp.float32))
         return self.encode(hr)
 
-    def encode(self, hr):
+    def encode(self, hr: Array) -> list[Array]:
         """Return [LR [B,h,w,3], z [B,h,w,3*s*s - 3]] of hr [B,s*h,s*w,3].
 
         They are neither rounded nor clipped.
@@ -90,25 +93,25 @@ class IRN(nn.Module):
         y, _ = build_flow(self.config).forward(self.generator(), hr)
         return [y[..., : self.config.channels], y[..., self.config.channels :]]
 
-    def decode(self, latents, prepared=None):
+    def decode(self, latents: list[Array], prepared: PyTree = None) -> Array:
         """Return HR, not clipped, of [LR, z]; `prepared` is that of `prepare_inverse`."""
         y = jnp.concatenate(latents, axis=-1)
         return build_flow(self.config).inverse(self.generator(), y, None, prepared)[0]
 
-    def prepare_inverse(self):
+    def prepare_inverse(self) -> PyTree:
         """Return what all inverse passes share (the inverse of a learned matrix)."""
         return build_flow(self.config).prepare(self.generator(), inverse=True)
 
-    def restore(self, lr):
+    def restore(self, lr: Array) -> Array:
         """Return lr [B,h,w,3] with JPEG's artefacts repaired, neither rounded nor clipped."""
         return self.restorer(lr)
 
-    def judge(self, images, train: bool = True):
+    def judge(self, images: Array, train: bool = True) -> Array:
         """Return the discriminator's logits [B,1] of images; see `Discriminator`."""
         return self.discriminator(images, train)
 
 
-def init_generator(config: IRNConfig, key):
+def init_generator(config: IRNConfig, key: Array) -> PyTree:
     """Return initial parameters of the invertible network alone."""
     flow = build_flow(config).init(key, (config.scale, config.scale, 3))
     if config.form == "color":
@@ -116,7 +119,7 @@ def init_generator(config: IRNConfig, key):
     return flow
 
 
-def init(config: IRNConfig, key) -> Params:
+def init(config: IRNConfig, key: Array) -> Params:
     """Random parameters with the released code's initial values.
 
     At first every block is the identity, so that the LR image is the box mean of HR.
@@ -134,40 +137,40 @@ def init(config: IRNConfig, key) -> Params:
     return Params(tree, config)
 
 
-def forward(params: Params, hr):
+def forward(params: Params, hr: Array) -> tuple[Array, Array]:
     """HR [B,s*h,s*w,3] -> (LR [B,h,w,3], z [B,h,w,3*s*s - 3]), neither rounded nor clipped."""
     return tuple(IRN(params.config).apply({"params": params.tree}, hr, method="encode"))
 
 
-def inverse(params: Params, lr, z, prepared=None):
+def inverse(params: Params, lr: Array, z: Array, prepared: PyTree = None) -> Array:
     """(LR, z) -> HR, not clipped; `prepared` is that of `prepare_inverse`."""
     model, variables = IRN(params.config), {"params": params.tree}
     return model.apply(variables, [lr, z], prepared, method="decode")
 
 
-def prepare_inverse(params: Params):
+def prepare_inverse(params: Params) -> PyTree:
     """What all inverse passes share (the inverse of a learned matrix)."""
     return IRN(params.config).apply({"params": params.tree}, method="prepare_inverse")
 
 
-def z_shape(config: IRNConfig, lr_shape) -> tuple[int, ...]:
+def z_shape(config: IRNConfig, lr_shape: Shape) -> tuple[int, ...]:
     """Shape of z for an LR batch [B,h,w,C]."""
     return (*lr_shape[:-1], config.latent_channels)
 
 
-def latent_shapes(config: IRNConfig, lr_shape) -> list[tuple[int, ...]]:
+def latent_shapes(config: IRNConfig, lr_shape: Shape) -> list[tuple[int, ...]]:
     """Shapes of the LR image and z, for an LR batch [B,h,w,C]."""
     return [tuple(lr_shape), z_shape(config, lr_shape)]
 
 
-def noise_shapes(config: IRNConfig, lr_shape, **options) -> list[tuple[int, ...]]:
+def noise_shapes(config: IRNConfig, lr_shape: Shape, **options: Any) -> list[tuple[int, ...]]:
     """[the shape of z]."""
     del options
     return [z_shape(config, lr_shape)]
 
 
 @jax.custom_jvp
-def quantize(x):
+def quantize(x: Array) -> Array:
     """Clip to [0,1] and round to multiples of 1/255 (half to even); the gradient is the identity.
 
     The gradient passes unchanged where the value was clipped, too (straight-through).
@@ -176,5 +179,5 @@ def quantize(x):
 
 
 @quantize.defjvp
-def _quantize_jvp(primals, tangents):
+def _quantize_jvp(primals: Array, tangents: Array) -> tuple[Array, Array]:
     return quantize(*primals), tangents[0]

@@ -8,6 +8,7 @@ docs/papers/irn.md section 5.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -22,9 +23,10 @@ from flowsr_jax.models.irn.discriminator import (
 from flowsr_jax.models.irn.losses import charbonnier, draw_z, fit_weight, psnr, squared
 from flowsr_jax.models.irn.network import forward, inverse, quantize
 from flowsr_jax.nets.vgg import VGG19
+from flowsr_jax.types import Array, Batch, LossResult, PyTree, State
 
 
-def init_state(config: IRNConfig):
+def init_state(config: IRNConfig) -> State:
     """Return the running batch-norm statistics of the discriminator; empty without one."""
     if config.discriminator is None:
         return {}
@@ -39,17 +41,17 @@ def without_plus(params: Params) -> Params:
 
 def plus_terms(
     params: Params,
-    statistics,
-    hr,
-    guide,
-    z,
+    statistics: PyTree,
+    hr: Array,
+    guide: Array | None,
+    z: Array,
     *,
     lambda_fit: float | None = None,
     lambda_rec: float = 0.01,
     lambda_features: float = 0.01,
     lambda_gan: float = 1.0,
     gan: str = "gan",
-):
+) -> tuple[dict[str, Array], PyTree, Array]:
     """Return the weighted terms of the generator's loss.
 
     Args:
@@ -86,7 +88,9 @@ def plus_terms(
     return terms, statistics, fake
 
 
-def discriminator_terms(params: Params, statistics, hr, z, *, gan: str = "gan"):
+def discriminator_terms(
+    params: Params, statistics: PyTree, hr: Array, z: Array, *, gan: str = "gan"
+) -> tuple[Array, PyTree]:
     """Return (loss of the discriminator, new statistics): on HR, then on the reconstruction."""
     config = params.config
     fake = jax.lax.stop_gradient(inverse(params, quantize(forward(params, hr)[0]), z))
@@ -96,7 +100,7 @@ def discriminator_terms(params: Params, statistics, hr, z, *, gan: str = "gan"):
     return discriminator_loss(real_logits, fake_logits, gan), statistics
 
 
-def plus_loss(params, state, batch, key, **options):
+def plus_loss(params: Params, state: State, batch: Batch, key: Array, **options: Any) -> LossResult:
     """Return loss "plus" of the generator; options are those of `plus_terms`."""
     z = draw_z(key, params.config, batch["lr"])
     terms, statistics, fake = plus_terms(
@@ -106,7 +110,9 @@ def plus_loss(params, state, batch, key, **options):
     return sum(terms.values()), ({**state, "discriminator": statistics}, metrics)
 
 
-def plus_discriminator_loss(params, state, batch, key, *, gan: str = "gan"):
+def plus_discriminator_loss(
+    params: Params, state: State, batch: Batch, key: Array, *, gan: str = "gan"
+) -> LossResult:
     """Return loss "discriminator" of the discriminator; option gan: "gan" or "ragan"."""
     z = draw_z(key, params.config, batch["lr"])
     loss, statistics = discriminator_terms(params, state["discriminator"], batch["hr"], z, gan=gan)

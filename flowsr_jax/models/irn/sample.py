@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,10 @@ from flowsr_jax.models.irn.network import (
     z_shape,
 )
 from flowsr_jax.models.programs import Input, Program, verb_programs
+from flowsr_jax.types import Array
 
 
-def check_hr(config: IRNConfig, hr) -> None:
+def check_hr(config: IRNConfig, hr: Array) -> None:
     """Raise unless hr is an HR batch that the model can take: [B,H,W,3], float in [0,1].
 
     Raises:
@@ -39,7 +41,7 @@ def check_hr(config: IRNConfig, hr) -> None:
         )
 
 
-def downscale(params: Params, hr, *, quantize: bool = True):
+def downscale(params: Params, hr: Array, *, quantize: bool = True) -> Array:
     """Return the LR image that `upscale` can turn back into hr.
 
     Args:
@@ -60,12 +62,20 @@ def downscale(params: Params, hr, *, quantize: bool = True):
 
 
 @functools.partial(jax.jit, static_argnames="quantize")
-def _downscale(params, hr, quantize):
+def _downscale(params: Params, hr: Array, quantize: bool) -> Array:
     lr, _ = forward(params, hr)
     return jnp.round(jnp.clip(lr, 0.0, 1.0) * 255.0).astype(jnp.uint8) if quantize else lr
 
 
-def upscale(params: Params, lr, key=None, *, temperature=None, z=None, restore=None):
+def upscale(
+    params: Params,
+    lr: Array,
+    key: Array | None = None,
+    *,
+    temperature: float | Array | None = None,
+    z: Array | None = None,
+    restore: bool | None = None,
+) -> Array:
     """Return the HR image of an LR image that `downscale` made (of other images: a poor one).
 
     Args:
@@ -109,8 +119,15 @@ def upscale(params: Params, lr, key=None, *, temperature=None, z=None, restore=N
 
 @functools.partial(jax.jit, static_argnames=("num_samples", "restore"))
 def sample(
-    params, lr, key, *, temperature=None, num_samples=None, noise=None, restore: bool = True
-):
+    params: Params,
+    lr: Array,
+    key: Array,
+    *,
+    temperature: float | Array | None = None,
+    num_samples: int | None = None,
+    noise: Array | None = None,
+    restore: bool = True,
+) -> Array:
     """Draw HR images of an LR image that `downscale` made; see flowsr_jax.sample.
 
     z is `temperature` times `noise`, a list of one array.  A model with a restorer
@@ -130,12 +147,12 @@ def sample(
     return images[0] if num_samples is None else images
 
 
-def encode(params, hr):
+def encode(params: Params, hr: Array) -> tuple[list[Array], None]:
     """Return ([LR, z], None) of the exact forward pass, not rounded or clipped; no likelihood."""
     return list(_forward(params, hr)), None
 
 
-def decode(params, latents):
+def decode(params: Params, latents: list[Array]) -> Array:
     """Return the HR image of [LR, z], not clipped: the exact inverse of `encode`.
 
     Raises:
@@ -153,7 +170,14 @@ def decode(params, latents):
 _forward, _inverse = jax.jit(forward), jax.jit(inverse)
 
 
-def check_invertibility(params, lr, key=None, *, temperature=None, limit: float = 1e-3):
+def check_invertibility(
+    params: Params,
+    lr: Array,
+    key: Array | None = None,
+    *,
+    temperature: float | Array | None = None,
+    limit: float = 1e-3,
+) -> Any:
     """Return the report of flowsr_jax.check_invertibility."""
     config = params.config
     key = jax.random.key(0) if key is None else key
@@ -164,7 +188,7 @@ def check_invertibility(params, lr, key=None, *, temperature=None, limit: float 
     return report
 
 
-def views(config: IRNConfig, loss: str):
+def views(config: IRNConfig, loss: str) -> tuple[View, ...]:
     del loss
     # IRN-Compression is judged on LR images that went through JPEG.
     draw = sample if config.restorer is None else _sample_after_jpeg
@@ -175,11 +199,13 @@ def views(config: IRNConfig, loss: str):
 
 
 @jax.jit
-def _sample_after_jpeg(params, lr, key, *, temperature=None):
+def _sample_after_jpeg(
+    params: Params, lr: Array, key: Array, *, temperature: float | Array | None = None
+) -> Array:
     return sample(params, compression.jpeg(lr), key, temperature=temperature)
 
 
-def programs(family, config: IRNConfig, lr: tuple, options) -> dict[str, Program]:
+def programs(family: Any, config: IRNConfig, lr: tuple, options: Any) -> dict[str, Program]:
     """Return both ways for other runtimes, "downscale" and "upscale"; see `Family.programs`."""
     hr = (lr[0], config.scale * lr[1], config.scale * lr[2], 3)
     return {

@@ -16,6 +16,7 @@ from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.discriminator import DiscriminatorConfig, norm_names
 from flowsr_jax.models.rules import Rule, conv_rules
 from flowsr_jax.nets.vgg import layers
+from flowsr_jax.types import PyTree
 
 _HAAR = np.array(
     [[[1, 1], [1, 1]], [[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32
@@ -27,7 +28,7 @@ def operations(config: IRNConfig) -> list[tuple[str, int, int]]:
     levels = config.scale.bit_length() - 1 if config.form.startswith("haar") else 1
     found, index = [], 0
 
-    def add(name, count):
+    def add(name: str, count: int) -> None:
         nonlocal index
         found.append((name, index, count))
         index += count
@@ -114,7 +115,9 @@ def discriminator_rules(config: DiscriminatorConfig) -> list[Rule]:
     return rules
 
 
-def infer_irn(weights: Mapping[str, Any], down_first: bool | None = None, **overrides) -> IRNConfig:
+def infer_irn(
+    weights: Mapping[str, Any], down_first: bool | None = None, **overrides: Any
+) -> IRNConfig:
     """Return IRN's hyper-parameters from keys and shapes; `overrides` win.
 
     The restoration net of IRN-Compression is a file of its own: hand in both in one
@@ -175,7 +178,9 @@ def infer_irn(weights: Mapping[str, Any], down_first: bool | None = None, **over
     return make_config(IRNConfig, values, overrides)
 
 
-def discriminator_from_torch(weights: Mapping[str, Any], size: int | None = None):
+def discriminator_from_torch(
+    weights: Mapping[str, Any], size: int | None = None
+) -> tuple[PyTree, PyTree]:
     """Return (parameters, running statistics) of an official discriminator_vgg_128 state dict.
 
     Args:
@@ -193,7 +198,7 @@ def discriminator_from_torch(weights: Mapping[str, Any], size: int | None = None
     return tree["discriminator"], tree["statistics"]
 
 
-def vgg_from_torch(weights: Mapping[str, Any]):
+def vgg_from_torch(weights: Mapping[str, Any]) -> PyTree:
     """Return parameters of `nets.vgg.VGG19` from torchvision's VGG19 (or its released copy).
 
     Raises:

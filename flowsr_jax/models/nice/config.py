@@ -39,7 +39,7 @@ class NICEConfig:
     range: str = "unit"
     temperature: NotNegative = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("prior", self.prior, ("logistic", "gaussian"))
         choice("range", self.range, tuple(RANGES))

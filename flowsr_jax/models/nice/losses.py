@@ -6,12 +6,14 @@ import math
 
 import jax.numpy as jnp
 
+from flowsr_jax.models.base import Params
 from flowsr_jax.models.nice.config import RANGES
 from flowsr_jax.models.nice.network import forward
 from flowsr_jax.models.unconditional import noisy, to_bits
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 
-def nll_loss(params, state, batch, key):
+def nll_loss(params: Params, state: State, batch: Batch, key: Array) -> LossResult:
     """Return the mean bits per dimension.
 
     `batch` holds "hr", and optionally "noise" in [0,1) to dequantise by in place of a

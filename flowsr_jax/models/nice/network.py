@@ -25,6 +25,7 @@ from flowsr_jax.models.nice.config import RANGES, NICEConfig
 from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.layers import Tree
 from flowsr_jax.nets.mlp import MLP
+from flowsr_jax.types import Array, Shape
 
 
 def build_flow(config: NICEConfig) -> Chain:
@@ -40,33 +41,33 @@ def build_flow(config: NICEConfig) -> Chain:
     return Chain((*parts, ("scaling", Scaling())))
 
 
-def init(config: NICEConfig, key) -> Params:
+def init(config: NICEConfig, key: Array) -> Params:
     """Return random parameters with the released code's initial values; one group, "flow"."""
     return Params({"flow": build_flow(config).init(key, config.shape)}, config)
 
 
-def latent_shapes(config: NICEConfig, shape) -> list[tuple[int, ...]]:
+def latent_shapes(config: NICEConfig, shape: Shape) -> list[tuple[int, ...]]:
     """Return [[B, D]] for examples of `shape` [B,...]."""
     return [(shape[0], config.dims)]
 
 
-def logistic_log_prob(z):
+def logistic_log_prob(z: Array) -> Array:
     """Return the standard logistic log-density: [B, ...] -> [B]."""
     return -sum_event(jax.nn.softplus(z) + jax.nn.softplus(-z))
 
 
-def logistic_from_uniform(u):
+def logistic_from_uniform(u: Array) -> Array:
     """Return the standard logistic quantile log u - log(1 - u)."""
     return jnp.log(u) - jnp.log1p(-u)
 
 
-def prior_log_prob(config: NICEConfig, z):
+def prior_log_prob(config: NICEConfig, z: Array) -> Array:
     """Return the log-density of the latent under the prior: [B,D] -> [B]."""
     density = {"logistic": logistic_log_prob, "gaussian": standard_normal_log_prob}
     return density[config.prior](z)
 
 
-def draw(config: NICEConfig, key, shape):
+def draw(config: NICEConfig, key: Array, shape: Shape) -> Array:
     """Return a latent of the prior."""
     if config.prior == "gaussian":
         return jax.random.normal(key, shape, jnp.float32)
@@ -79,29 +80,29 @@ class NICE(nn.Module):
 
     config: NICEConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.flow = Tree(lambda key: build_flow(c).init(key, c.shape))
 
-    def __call__(self, image):
+    def __call__(self, image: Array) -> Array:
         """Return log p(image) in nats [B]; see `encode`."""
         return self.encode(image)[1]
 
-    def encode(self, image):
+    def encode(self, image: Array) -> tuple[list[Array], Array]:
         """Return ([latent [B,D]], log p(image) [B] in nats) of examples [B,...] in [0,1]."""
         z, logdet = build_flow(self.config).forward(self.flow(), image)
         return [z], logdet + prior_log_prob(self.config, z)
 
-    def decode(self, latents):
+    def decode(self, latents: list[Array]) -> Array:
         """Return the example [B,...] of [latent], not clipped."""
         return build_flow(self.config).inverse(self.flow(), latents[0])[0]
 
 
-def forward(params: Params, image, label=None):
+def forward(params: Params, image: Array, label: Array | None = None) -> tuple[list[Array], Array]:
     """Return `NICE.encode` of parameters; there are no labels."""
     return NICE(params.config).apply({"params": params.tree}, image, method="encode")
 
 
-def inverse(params: Params, latents, label=None):
+def inverse(params: Params, latents: list[Array], label: Array | None = None) -> Array:
     """Return `NICE.decode` of parameters; there are no labels."""
     return NICE(params.config).apply({"params": params.tree}, latents, method="decode")

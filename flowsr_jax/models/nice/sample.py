@@ -8,9 +8,10 @@ from flowsr_jax.models.inputs import check_image as check_image_array
 from flowsr_jax.models.nice.config import NICEConfig
 from flowsr_jax.models.nice.network import build_flow, draw, forward, inverse, latent_shapes
 from flowsr_jax.models.unconditional import Unconditional
+from flowsr_jax.types import Array, Shape
 
 
-def check_shape(config: NICEConfig, shape) -> None:
+def check_shape(config: NICEConfig, shape: Shape) -> None:
     """Raise ValueError unless examples of `shape` [B,...] are of the model's one shape."""
     if tuple(shape[1:]) != config.shape:
         raise ValueError(
@@ -18,7 +19,7 @@ def check_shape(config: NICEConfig, shape) -> None:
         )
 
 
-def check_image(config: NICEConfig, image) -> None:
+def check_image(config: NICEConfig, image: Array) -> None:
     """Raise TypeError or ValueError unless NICE can take the examples."""
     if len(config.shape) == 3:
         check_image_array("hr", image, config.shape[-1], margin=64.0)

@@ -51,7 +51,7 @@ class RealNVPConfig:
     temperature: NotNegative = 1.0
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         if self.low + self.width > 1:
             raise ConfigError(

@@ -7,22 +7,26 @@ import math
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.models.base import Params
 from flowsr_jax.models.realnvp.network import (
     forward_train,
     move_statistics,
 )
 from flowsr_jax.models.unconditional import noisy, to_bits
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 PENALISED = ("magnitude", "rescaling_scale")
 
 
-def penalty(weights):
+def penalty(weights: Array) -> Array:
     """Return the sum of squares of the weight norms' magnitudes and the checkerboards' scales."""
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return sum(jnp.sum(jnp.square(x)) for path, x in leaves if path[-1].key in PENALISED)
 
 
-def nll_loss(params, state, batch, key, *, l2: float = 5e-5):
+def nll_loss(
+    params: Params, state: State, batch: Batch, key: Array, *, l2: float = 5e-5
+) -> LossResult:
     """Return the mean bits per dimension, plus l2 times `penalty`, by the batch's statistics.
 
     `state` holds the moving statistics, which move towards the batch's; those in the

@@ -29,6 +29,7 @@ from flowsr_jax.models.realnvp.config import RealNVPConfig
 from flowsr_jax.models.unconditional import pixels
 from flowsr_jax.nets.layers import Tree
 from flowsr_jax.nets.realnvp_net import STATISTICS, RealNVPNet
+from flowsr_jax.types import Array, PyTree, Shape, State
 
 AFFINE = Affine(ScaleForm("exp"), layout="half", shift_first=True)
 
@@ -59,21 +60,21 @@ def build_scale(config: RealNVPConfig, k: int) -> Chain:
     return Chain((*checkers, ("channels", Within(Squeeze(), channels)), (f"scale_{k + 1}", rest)))
 
 
-def _checkerboard(config, dim, passed):
+def _checkerboard(config: RealNVPConfig, dim: int, passed: int | None) -> Bijector:
     net = RealNVPNet(dim, config.blocks, True, config.compute, parent=None)
     changed = "odd" if passed == "even" else "even"
     coupling = CheckerboardCoupling(net, AFFINE, passed)
     return Chain((("coupling", coupling), ("bn_out", BatchNorm(sites=changed))))
 
 
-def _channels(config, dim, swap):
+def _channels(config: RealNVPConfig, dim: int, swap: bool) -> Bijector:
     """Return the coupling that changes the last half of the channels, or the first (swap)."""
     net = RealNVPNet(dim, config.blocks, False, config.compute, parent=None)
     step = Chain((("coupling", Coupling(net, AFFINE)), ("bn_out", Part(BatchNorm(), "last"))))
     return Within(Swap(), step) if swap else step
 
 
-def split_statistics(tree):
+def split_statistics(tree: PyTree) -> tuple[PyTree, PyTree]:
     """Return (weights, moving statistics): two trees of dicts from one, by the names of leaves."""
     weights, statistics = {}, {}
     for name, value in tree.items():
@@ -87,7 +88,7 @@ def split_statistics(tree):
     return weights, statistics
 
 
-def merge(weights, statistics):
+def merge(weights: Array, statistics: PyTree) -> PyTree:
     """Return one tree of two: the inverse of `split_statistics`."""
     merged = dict(weights)
     for name, value in statistics.items():
@@ -105,15 +106,15 @@ class RealNVP(nn.Module):
 
     config: RealNVPConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.flow = Tree(lambda key: init_groups(self.config, key)[0])
         self.statistics = Tree(lambda key: init_groups(self.config, key)[1])
 
-    def __call__(self, image):
+    def __call__(self, image: Array) -> Array:
         """Return log p(image) in nats [B]; see `encode`."""
         return self.encode(image)[1]
 
-    def encode(self, image):
+    def encode(self, image: Array) -> tuple[list[Array], Array]:
         """Return ([latent], log p(image) [B] in nats) of images [B,H,W,C] in [0,1].
 
         The moving statistics normalise.
@@ -121,18 +122,18 @@ class RealNVP(nn.Module):
         z, logdet = build_flow(self.config).forward(merge(self.flow(), self.statistics()), image)
         return [z], logdet + standard_normal_log_prob(z)
 
-    def decode(self, latents):
+    def decode(self, latents: list[Array]) -> Array:
         """Return the image [B,H,W,C] of [latent], by the moving statistics; not clipped."""
         return build_flow(self.config).inverse(merge(self.flow(), self.statistics()), latents[0])[0]
 
 
-def init_groups(config: RealNVPConfig, key):
+def init_groups(config: RealNVPConfig, key: Array) -> tuple[PyTree, PyTree]:
     """Return (weights, moving statistics) at first."""
     shape = (2 * config.multiple, 2 * config.multiple, config.channels)
     return split_statistics(build_flow(config).init(key, shape))
 
 
-def init(config: RealNVPConfig, key) -> Params:
+def init(config: RealNVPConfig, key: Array) -> Params:
     """Return random parameters with the released code's initial values; moving variances are 1.
 
     Groups: "flow", and "statistics" (the moving ones), which no optimiser should train.
@@ -141,7 +142,7 @@ def init(config: RealNVPConfig, key) -> Params:
     return Params({"flow": weights, "statistics": statistics}, config)
 
 
-def init_state(config: RealNVPConfig):
+def init_state(config: RealNVPConfig) -> State:
     """Return {"statistics": initial moving statistics}, as `init` gives them."""
     shapes = jax.eval_shape(lambda key: init(config, key)["statistics"], jax.random.key(0))
     return {
@@ -151,33 +152,33 @@ def init_state(config: RealNVPConfig):
     }
 
 
-def latent_shapes(config: RealNVPConfig, shape) -> list[tuple[int, ...]]:
+def latent_shapes(config: RealNVPConfig, shape: Shape) -> list[tuple[int, ...]]:
     """Return [the shape of the images]."""
     return [tuple(shape)]
 
 
-def flow_params(params: Params):
+def flow_params(params: Params) -> PyTree:
     """Return the parameters of `build_flow`: weights and moving statistics together."""
     return merge(params["flow"], params["statistics"])
 
 
-def forward(params: Params, image, label=None):
+def forward(params: Params, image: Array, label: Array | None = None) -> tuple[list[Array], Array]:
     """Return `RealNVP.encode` of parameters; there are no labels."""
     return RealNVP(params.config).apply({"params": params.tree}, image, method="encode")
 
 
-def inverse(params: Params, latents, label=None):
+def inverse(params: Params, latents: list[Array], label: Array | None = None) -> Array:
     """Return `RealNVP.decode` of parameters; there are no labels."""
     return RealNVP(params.config).apply({"params": params.tree}, latents, method="decode")
 
 
-def forward_train(params: Params, image):
+def forward_train(params: Params, image: Array) -> tuple[Array, Array, PyTree]:
     """Return (latent, log p(image) [B], the batch's statistics), by the batch's statistics."""
     used, z, logdet = build_flow(params.config).forward_train(flow_params(params), image)
     return z, logdet + standard_normal_log_prob(z), split_statistics(used)[1]
 
 
-def move_statistics(config: RealNVPConfig, moving, used):
+def move_statistics(config: RealNVPConfig, moving: PyTree, used: PyTree) -> PyTree:
     """Return moving - momentum * (moving - used), leaf by leaf; no gradient."""
     used = jax.lax.stop_gradient(used)
     return jax.tree.map(lambda m, b: m - config.momentum * (m - b), moving, used)

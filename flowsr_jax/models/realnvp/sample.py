@@ -12,9 +12,10 @@ from flowsr_jax.models.realnvp.network import (
     latent_shapes,
 )
 from flowsr_jax.models.unconditional import Unconditional, check_shape
+from flowsr_jax.types import Array
 
 
-def check_image(config: RealNVPConfig, image) -> None:
+def check_image(config: RealNVPConfig, image: Array) -> None:
     """Raise TypeError or ValueError unless RealNVP can take the images.
 
     With a logit, values outside [-low, 1 - low] / width have no image.

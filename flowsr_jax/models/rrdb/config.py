@@ -37,7 +37,7 @@ class RRDBConfig:
     skip: str = "last"
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("scale", self.scale, (2, 4, 8, 16))
         choice("head", self.head, ("nearest_conv", "subpixel"))

@@ -7,6 +7,7 @@ import flax.linen as nn
 from flowsr_jax.models.base import Params
 from flowsr_jax.models.rrdb.config import RRDBConfig
 from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
+from flowsr_jax.types import Array, PyTree
 
 
 class RRDB(nn.Module):
@@ -17,18 +18,18 @@ class RRDB(nn.Module):
 
     config: RRDBConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.encoder = RRDBEncoder(self.config)
 
-    def __call__(self, lr):
+    def __call__(self, lr: Array) -> Array:
         return self.encoder(lr)
 
 
-def init(config: RRDBConfig, key) -> Params:
+def init(config: RRDBConfig, key: Array) -> Params:
     """Return random parameters (initial values of the released code)."""
     return Params({"encoder": init_rrdb(key, config)}, config)
 
 
-def apply(encoder, lr, config: RRDBConfig):
+def apply(encoder: PyTree, lr: Array, config: RRDBConfig) -> Array:
     """Return the super-resolved image [B,s*h,s*w,3] of the encoder parameters, not clipped."""
     return RRDBEncoder(config).apply({"params": encoder}, lr)

@@ -77,7 +77,7 @@ def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.", scheme: str = "release
         )
     up = config.num_upconvs
 
-    def conv(name, *path, **numbers):
+    def conv(name: str, *path: Any, **numbers: Any) -> list[Rule]:
         # The old scheme counts the entries of one long sequence.
         key = names[name].format(nb=config.nb, hr=3 * up + 2, last=3 * up + 4, **numbers)
         return conv_rules(prefix + key, ("encoder", *path))
@@ -101,7 +101,7 @@ def rrdb_rules(config: RRDBConfig, prefix: str = "RRDB.", scheme: str = "release
     return rules + conv("hr_conv", "hr_conv") + conv("conv_last", "conv_last")
 
 
-def infer_rrdb(weights: Mapping[str, Any], prefix: str = "", **overrides) -> RRDBConfig:
+def infer_rrdb(weights: Mapping[str, Any], prefix: str = "", **overrides: Any) -> RRDBConfig:
     """Return the encoder's hyper-parameters from keys and shapes; `overrides` win.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -9,9 +11,10 @@ from flowsr_jax.config import from_dict, to_dict
 from flowsr_jax.diffusion.samplers import SamplerConfig
 from flowsr_jax.math.arrays import shown
 from flowsr_jax.models.sr3.config import SR3Config
+from flowsr_jax.types import Array, Shape
 
 
-def sampler_config(config: SR3Config, sampler: str | None = None, **options) -> SamplerConfig:
+def sampler_config(config: SR3Config, sampler: str | None = None, **options: Any) -> SamplerConfig:
     """Return the model's default sampler with some of its fields changed.
 
     Raises:
@@ -28,7 +31,9 @@ def image_shape(config: SR3Config) -> tuple[int, int, int]:
     return (config.unet.image_size, config.unet.image_size, config.unet.image_channels)
 
 
-def batch_shape(config: SR3Config, lr, shape, num_samples, given) -> tuple[int, ...]:
+def batch_shape(
+    config: SR3Config, lr: Array, shape: Shape, num_samples: int | None, given: Array | None
+) -> tuple[int, ...]:
     """Return the shape of the result, without a trajectory's axis.
 
     Args:
@@ -58,7 +63,7 @@ def batch_shape(config: SR3Config, lr, shape, num_samples, given) -> tuple[int, 
     return shape
 
 
-def check_shape(name: str, value, want: tuple[int, ...], rows: bool = False) -> None:
+def check_shape(name: str, value: Array, want: tuple[int, ...], rows: bool = False) -> None:
     """Check that noise has the shape `want`, or with `rows` at least as many in the first axis."""
     if value is None:
         return
@@ -71,7 +76,7 @@ def check_shape(name: str, value, want: tuple[int, ...], rows: bool = False) -> 
         raise ValueError(f"{name} must have the shape {want}{more}, got {got}")
 
 
-def check_guidance(config: SR3Config, guidance, label) -> None:
+def check_guidance(config: SR3Config, guidance: float, label: Array) -> None:
     """Check a number >= 0, for a model that has something to leave out."""
     if guidance is None:
         return
@@ -82,7 +87,7 @@ def check_guidance(config: SR3Config, guidance, label) -> None:
     check_number("guidance", guidance, 0, np.inf)
 
 
-def check_cond_level(config: SR3Config, level) -> None:
+def check_cond_level(config: SR3Config, level: Array) -> None:
     """Check sqrt(gamma) of the condition's noise, for a model that is told it."""
     if level is None:
         return
@@ -91,7 +96,7 @@ def check_cond_level(config: SR3Config, level) -> None:
     check_number("cond_level", level, 0, 1)
 
 
-def check_number(name: str, value, low: float, high: float) -> None:
+def check_number(name: str, value: Array, low: float, high: float) -> None:
     """Check one number in [low, high]; a traced one passes."""
     if isinstance(value, jax.core.Tracer):
         return

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 from flowsr_jax.math import holes
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models.sr3.config import SR3Config
+from flowsr_jax.types import Array
 
 
-def condition(config: SR3Config, lr, noise=None, level=None):
+def condition(
+    config: SR3Config, lr: Array, noise: Array | None = None, level: Array | None = None
+) -> Array:
     """Return the network's condition: the LR image [B,h,w,C] in [0,1], enlarged, in [-1,1].
 
     MATLAB's bicubic (a = -0.5), clipped as an 8-bit image would be; [B,s*h,s*w,C].
@@ -31,7 +34,7 @@ def condition(config: SR3Config, lr, noise=None, level=None):
     return 2 * (lr if noisy else jnp.clip(lr, 0, 1)) - 1
 
 
-def to_draw(config: SR3Config, lr):
+def to_draw(config: SR3Config, lr: Array) -> Array:
     """Return where images of a model with `holes` are drawn, bool [B,h,w,1]; else lr stays."""
     found = holes.find(lr)
     if config.holes == "some":
@@ -39,7 +42,7 @@ def to_draw(config: SR3Config, lr):
     return found
 
 
-def drop(key, value, none, probability: float):
+def drop(key: Array, value: Array, none: Array, probability: float) -> Array:
     """Replace each example of `value` [B,...] by `none` with the given probability."""
     if not probability:
         return value

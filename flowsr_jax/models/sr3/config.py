@@ -46,7 +46,7 @@ class SR3Config:
     schedule: ScheduleConfig = ScheduleConfig()
     sampler: SamplerConfig = SamplerConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("prediction", self.prediction, process.PREDICTIONS)
         if self.unet.cond_channels not in (0, self.unet.image_channels):

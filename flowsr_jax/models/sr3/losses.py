@@ -7,6 +7,8 @@ al. (2023) for DREAM; Ho et al. (2021) for condition noise; Ho & Salimans (2022)
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,7 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.sr3.condition import condition, drop, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.network import gamma_of, network
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 LEVELS = ("paper", "public", "discrete")
 NORMS = ("l1", "l2")
@@ -24,7 +27,7 @@ REDUCTIONS = ("mean", "sum")
 WEIGHTINGS = ("none", "min_snr")
 
 
-def draw_levels(config: SR3Config, key, count: int, levels: str = "paper"):
+def draw_levels(config: SR3Config, key: Array, count: int, levels: str = "paper") -> Array:
     """Draw what the network is told, [count].
 
     levels "paper": t ~ U{1..T} per example, gamma ~ U(gamma_{t-1}, gamma_t).  "public": one
@@ -49,21 +52,21 @@ def draw_levels(config: SR3Config, key, count: int, levels: str = "paper"):
 
 def denoising_loss(
     params: Params,
-    x0,
-    cond,
-    noise,
-    level,
+    x0: Array,
+    cond: Array,
+    noise: Array,
+    level: Array,
     *,
-    key=None,
-    label=None,
-    cond_level=None,
-    mask=None,
+    key: Array | None = None,
+    label: Array | None = None,
+    cond_level: Array | None = None,
+    mask: Array | None = None,
     norm: str = "l1",
     reduction: str = "mean",
     weighting: str = "none",
     min_snr: float = 5.0,
     dream: float | None = None,
-):
+) -> tuple[Array, dict[str, Array]]:
     """Return the regression loss at given noise and levels.
 
     Args:
@@ -93,7 +96,7 @@ def denoising_loss(
     config = params.config
     gamma = gamma_of(config, level)
 
-    def evaluate(x):
+    def evaluate(x: Array) -> Array:
         return network(params, x, level, cond, label=label, cond_level=cond_level, key=key)
 
     x = process.q_sample(x0, noise, jnp.sqrt(gamma))
@@ -117,17 +120,17 @@ def denoising_loss(
 
 
 def eps_loss(
-    params,
-    state,
-    batch,
-    key,
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: Array,
     *,
     levels: str = "paper",
     drop_label: float = 0.0,
     drop_condition: float = 0.0,
     cond_noise: float = 0.5,
-    **options,
-):
+    **options: Any,
+) -> LossResult:
     """Return the denoising regression on batch["hr"] given batch["lr"], both in [0,1].
 
     Options:

@@ -6,6 +6,7 @@ Exact numerics: docs/papers/sr3.md.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,6 +22,7 @@ from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.nets.conv import PLAIN
 from flowsr_jax.nets.embedding import ClassEmbedding, LevelEmbedding
 from flowsr_jax.nets.unet import UNet
+from flowsr_jax.types import Array, PyTree
 
 __all__ = ["SR3Config", "condition", "gamma_of", "init", "network", "predict_noise"]
 
@@ -33,7 +35,7 @@ class SR3(nn.Module):
 
     config: SR3Config
 
-    def setup(self):
+    def setup(self) -> None:
         d = self.config.unet.channels
         self.unet = UNet(self.config.unet)
         if self.config.classes:
@@ -41,7 +43,9 @@ class SR3(nn.Module):
         if self.config.augmented:
             self.augmentation = LevelEmbedding(d)
 
-    def embedding(self, label=None, cond_level=None):
+    def embedding(
+        self, label: Array | None = None, cond_level: Array | None = None
+    ) -> Array | None:
         """Return what is added to the level embedding, [B,D]; None for models without.
 
         Args:
@@ -57,17 +61,26 @@ class SR3(nn.Module):
             total = own if total is None else total + own
         return total
 
-    def prepare(self, cond):
+    def prepare(self, cond: Array) -> PyTree:
         """Return what the noisy image does not change; see `UNet.prepare`."""
         return self.unet.prepare(cond)
 
-    def __call__(self, x, level, cond=None, *, label=None, cond_level=None, **options):
+    def __call__(
+        self,
+        x: Array,
+        level: Array,
+        cond: Array | None = None,
+        *,
+        label: Array | None = None,
+        cond_level: Array | None = None,
+        **options: Any,
+    ) -> Array:
         """Return the network's raw output [B,H,W,C], its `prediction`; see `UNet`, `embedding`."""
         extra = self.embedding(label, cond_level)
         return self.unet(x, level, cond, embedding=extra, **options)
 
 
-def init(config: SR3Config, key) -> Params:
+def init(config: SR3Config, key: Array) -> Params:
     """Return random parameters (the public code's orthogonal initial values, by default)."""
     warn_if_signal_remains(config.schedule)
     unet, side = config.unet, config.unet.multiple
@@ -83,7 +96,7 @@ def network_levels(config: SR3Config, gamma: np.ndarray) -> np.ndarray:
     return timestep_of(config.schedule, gamma) if config.timed else np.sqrt(gamma)
 
 
-def gamma_of(config: SR3Config, level):
+def gamma_of(config: SR3Config, level: Array) -> Array:
     """Return gamma of what the network is told, [B]."""
     if not config.timed:
         return jnp.square(level)
@@ -91,20 +104,35 @@ def gamma_of(config: SR3Config, level):
     return known[jnp.asarray(level, jnp.int32)]
 
 
-def network(params: Params, x, level, cond=None, *, label=None, cond_level=None, **options):
+def network(
+    params: Params,
+    x: Array,
+    level: Array,
+    cond: Array | None = None,
+    *,
+    label: Array | None = None,
+    cond_level: Array | None = None,
+    **options: Any,
+) -> Array:
     """Return the network's raw output [B,H,W,C] (its `prediction`); see `SR3`."""
     options |= {"label": label, "cond_level": cond_level}
     return SR3(params.config).apply({"params": params.tree}, x, level, cond, **options)
 
 
 @jax.jit
-def _predict_noise(params, noisy, level, cond, label):
+def _predict_noise(params: Params, noisy: Array, level: Array, cond: Array, label: Array) -> Array:
     out = network(params, noisy, level, cond, label=label)
     gamma = gamma_of(params.config, level)
     return process.predictions(params.config.prediction, out, noisy, gamma)[1]
 
 
-def predict_noise(params: Params, noisy, level, condition=None, label=None):
+def predict_noise(
+    params: Params,
+    noisy: Array,
+    level: Array,
+    condition: Array | None = None,
+    label: Array | None = None,
+) -> Array:
     """Return the predicted noise of one network evaluation.
 
     Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from flowsr_jax.diffusion import chain, process
 from flowsr_jax.diffusion.samplers import SamplerConfig, coefficients, grid
 from flowsr_jax.diffusion.schedules import warn_if_signal_remains
 from flowsr_jax.math.arrays import is_traced
-from flowsr_jax.models.base import View
+from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.inputs import check_label
 from flowsr_jax.models.sr3.arguments import (
     batch_shape,
@@ -26,6 +28,7 @@ from flowsr_jax.models.sr3.arguments import (
 from flowsr_jax.models.sr3.condition import condition, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.network import SR3, network, network_levels
+from flowsr_jax.types import Array, PyTree, Shape
 
 ROWS = 4096  # tables are padded to multiples: chains of all usual lengths share a program
 UNUSED = (1 << 31) - 1  # number of a step that no chain has
@@ -33,32 +36,32 @@ STATIC = ("shape", "corrections", "shared", "trajectory", "seeded")
 
 
 @functools.lru_cache(maxsize=64)
-def _table(config: SR3Config, sampler: SamplerConfig):
+def _table(config: SR3Config, sampler: SamplerConfig) -> PyTree:
     gammas = grid(sampler, config.schedule)
     levels = network_levels(config, gammas[:-1])
     return coefficients(sampler, gammas, levels, config.prediction)
 
 
 def sample(
-    params,
-    lr,
-    key=None,
+    params: Params,
+    lr: Array,
+    key: Array | None = None,
     *,
-    temperature=None,
+    temperature: float | Array | None = None,
     num_samples: int | None = None,
-    shape=None,
-    label=None,
-    guidance=None,
-    cond_level=None,
+    shape: Shape | None = None,
+    label: Array | None = None,
+    guidance: float | None = None,
+    cond_level: Array | None = None,
     sampler: str | None = None,
-    noise=None,
-    x_T=None,
-    noises=None,
-    corrector_noises=None,
-    cond_noise=None,
+    noise: Array | None = None,
+    x_T: Array | None = None,
+    noises: Array | None = None,
+    corrector_noises: Array | None = None,
+    cond_noise: Array | None = None,
     trajectory: int = 0,
-    **options,
-):
+    **options: Any,
+) -> Array:
     """Draw images by iterative refinement; see flowsr_jax.sample.
 
     The chain is one compiled loop, and one program serves all lengths.  Inside jit, grad or
@@ -165,9 +168,26 @@ def sample(
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def _draw(
-    params, lr, key, table, steps, temperature, given, label, guidance, cond_level, limit,
-    percentile, snr, *, shape, corrections, shared, trajectory, seeded,
-):  # fmt: skip
+    params: Params,
+    lr: Array,
+    key: Array,
+    table: PyTree,
+    steps: int | None,
+    temperature: float | Array,
+    given: Array | None,
+    label: Array,
+    guidance: float,
+    cond_level: Array,
+    limit: float | None,
+    percentile: float,
+    snr: float,
+    *,
+    shape: Shape,
+    corrections: int,
+    shared: bool,
+    trajectory: bool,
+    seeded: bool,
+) -> Array:
     config, unet = params.config, params.config.unet
     *lead, h, w, c = shape
     count = math.prod(lead)
@@ -175,10 +195,12 @@ def _draw(
     margin = [(0, -h % unet.multiple), (0, -w % unet.multiple)]
     outside = [(0, 0), *margin, (0, 0)]
 
-    def widen(x):
+    def widen(x: Array) -> Array:
         return jnp.pad(x, outside, mode="symmetric") if any(m for _, m in margin) else x
 
-    def source(given, key, shape, seed=None):
+    def source(
+        given: Array | None, key: Array, shape: Shape, seed: int | None = None
+    ) -> Callable[..., Array] | None:
         """Return (step, ...) -> noise of `shape`, from arrays, a key or a seed."""
         if given is not None:
             rows = given.ndim - len(lead) - 3
@@ -195,7 +217,7 @@ def _draw(
     seed = jnp.asarray(given[0], jnp.float32).reshape(flat) if seeded else None
     start, noise, corrector = (source(given[i], keys[i], flat, seed) for i in range(3))
 
-    def scaled(draw):
+    def scaled(draw: Callable[..., Array] | None) -> Callable[..., Array] | None:
         return None if draw is None else lambda *index: temperature * widen(draw(*index))
 
     prepared, cond, known = None, 0.0, None
@@ -217,7 +239,7 @@ def _draw(
         if shared:
             cond, prepared, wide = (jnp.tile(x, (copies, 1, 1, 1)) for x in (cond, prepared, wide))
 
-    def denoise(x, level):
+    def denoise(x: Array, level: Array) -> Array:
         told = None if cond_level is None else cond_level[None]
         if guidance is None:
             return network(params, x, level[None], prepared=prepared, label=label, cond_level=told)
@@ -251,7 +273,7 @@ def _draw(
     return out.reshape(*out.shape[:-4], *shape)
 
 
-def noise_shapes(config: SR3Config, lr_shape, **options):
+def noise_shapes(config: SR3Config, lr_shape: Shape, **options: Any) -> list[Shape]:
     """Return the shapes of `sample`'s `noise`: the start of the chain, [B,s*h,s*w,C]."""
     del options
     b, h, w, _ = lr_shape
@@ -268,11 +290,11 @@ def views(config: SR3Config, loss: str) -> tuple[View, ...]:
     )
 
 
-def _view(sampler: str, steps: int, **options):
+def _view(sampler: str, steps: int, **options: Any) -> Callable[..., Array]:
     return functools.partial(_draw_view, sampler=sampler, steps=steps, **options)
 
 
-def _draw_view(params, lr, key, **options):
+def _draw_view(params: Params, lr: Array, key: Array, **options: Any) -> Array:
     classes = params.config.classes
     if classes:  # validation does not say which
         label = jax.random.randint(jax.random.fold_in(key, 4), lr.shape[:1], 0, classes)

@@ -33,18 +33,18 @@ PUBLISHED = {
 }
 
 
-def _pair(key, path, first: str, kind: str) -> list[Rule]:
+def _pair(key: str, path: tuple[str, ...], first: str, kind: str) -> list[Rule]:
     return [
         Rule((f"{key}.weight",), (*path, first), kind),
         Rule((f"{key}.bias",), (*path, "bias" if first == "scale" else "b"), "vector"),
     ]
 
 
-def _norm(key, path):
+def _norm(key: str, path: tuple[str, ...]) -> list[Rule]:
     return _pair(key, path, "scale", "vector")
 
 
-def _linear(key, path):
+def _linear(key: str, path: tuple[str, ...]) -> list[Rule]:
     return _pair(key, path, "w", "linear")
 
 
@@ -166,7 +166,9 @@ def infer_schedule(weights: Mapping[str, Any]) -> ScheduleConfig:
     return ScheduleConfig("given", len(stored), betas=tuple(stored))
 
 
-def infer_sr3(weights: Mapping[str, Any], betas=None, **overrides) -> SR3Config:
+def infer_sr3(
+    weights: Mapping[str, Any], betas: np.ndarray | None = None, **overrides: Any
+) -> SR3Config:
     """Return the hyper-parameters from keys and shapes; `overrides` win.
 
     Args:
@@ -196,7 +198,7 @@ def infer_sr3(weights: Mapping[str, Any], betas=None, **overrides) -> SR3Config:
     return make_config(SR3Config, values, {k: v for k, v in overrides.items() if k in outer})
 
 
-def _numbers(betas) -> np.ndarray:
+def _numbers(betas: np.ndarray) -> np.ndarray:
     try:
         values = np.asarray(betas, np.float64)
     except (TypeError, ValueError):

@@ -81,7 +81,7 @@ class SRFlowConfig:
     official_extras: bool = False
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ranges(self)
         choice("scale_form", self.scale_form, ("sigmoid2", "tanh", "atan", "sigmoid"))
         most = self.encoder.num_upconvs + 1

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.config import ConfigError, choice
+from flowsr_jax.models.base import Params
 from flowsr_jax.models.regression import regression_loss
 from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.models.srflow.network import build_flow, condition
 from flowsr_jax.models.srflow.sample import encode, encoder_image
+from flowsr_jax.types import Array, Batch, LossResult, State
 
 LOG_2 = math.log(2.0)
 l1_loss = regression_loss(encoder_image, "l1")  # of the encoder alone
 
 
-def add_noise(key, hr, noise: str = "gaussian", sigma: float = 4.0 / math.sqrt(3.0), quant=32.0):
+def add_noise(
+    key: Array,
+    hr: Array,
+    noise: str = "gaussian",
+    sigma: float = 4.0 / math.sqrt(3.0),
+    quant: float = 32.0,
+) -> Array:
     """Return HR with training noise.
 
     noise "gaussian": standard deviation `sigma` in grey levels of 255 (the paper);
@@ -32,7 +41,9 @@ def add_noise(key, hr, noise: str = "gaussian", sigma: float = 4.0 / math.sqrt(3
     return hr
 
 
-def noisy(config: SRFlowConfig, key, hr, *, noise: str = "gaussian", **options):
+def noisy(
+    config: SRFlowConfig, key: Array, hr: Array, *, noise: str = "gaussian", **options: Any
+) -> tuple[Array, Array | None]:
     """Return (HR with training noise, the deviation that the networks are told or None).
 
     noise "told": uniform of one grey level, and Gaussian noise whose deviation is drawn for
@@ -54,7 +65,15 @@ def noisy(config: SRFlowConfig, key, hr, *, noise: str = "gaussian", **options):
     return hr + deviation * jax.random.normal(noise_key, hr.shape, jnp.float32), told
 
 
-def nll_loss(params, state, batch, key, *, units="bits_per_dim", **noise):
+def nll_loss(
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    units: str = "bits_per_dim",
+    **noise: Any,
+) -> LossResult:
     """Return the mean negative log-likelihood.
 
     Options:
@@ -72,7 +91,9 @@ def nll_loss(params, state, batch, key, *, units="bits_per_dim", **noise):
     return loss, (state, {"bits_per_dim": bits, "nll_srflow": official})
 
 
-def init_from_data(params, batch, key, *, units="bits_per_dim", **noise):
+def init_from_data(
+    params: Params, batch: Batch, key: Array, *, units: str = "bits_per_dim", **noise: Any
+) -> Params:
     """Return params whose ActNorms are set from one batch, layer after layer."""
     hr, told = noisy(params.config, key, batch["hr"], **noise)
     flow_params, _, _ = build_flow(params.config).init_from_data(

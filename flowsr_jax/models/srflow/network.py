@@ -33,6 +33,7 @@ from flowsr_jax.nets.coupling_net import CouplingNet
 from flowsr_jax.nets.layers import Tree, half_size
 from flowsr_jax.nets.rrdb import RRDBEncoder, init_rrdb
 from flowsr_jax.nets.upsampled import Upsampled, dense
+from flowsr_jax.types import Array, PyTree, Shape
 
 
 def build_flow(config: SRFlowConfig) -> Chain:
@@ -73,13 +74,13 @@ class SRFlow(nn.Module):
 
     config: SRFlowConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.encoder = RRDBEncoder(self.config.encoder)
         self.flow = Tree(lambda key: init_flow(self.config, key))
         if self.config.official_extras:
             self.unused = Tree(lambda key: unused(self.config))
 
-    def __call__(self, hr, lr, sigma=None):
+    def __call__(self, hr: Array, lr: Array, sigma: Array | None = None) -> Array:
         """Return log p(hr | lr) in nats [B]; see `encode`."""
         if self.is_initializing():
             if self.config.official_extras:
@@ -87,7 +88,7 @@ class SRFlow(nn.Module):
             self.encoder(lr)  # of its head the flow need not see everything
         return self.encode(hr, lr, sigma)[1]
 
-    def encode(self, hr, lr, sigma=None):
+    def encode(self, hr: Array, lr: Array, sigma: Array | None = None) -> tuple[list[Array], Array]:
         """Return the exact latents, finest level first, and log p(hr | lr) in nats [B].
 
         hr is [B,s*h,s*w,3] and lr [B,h,w,3], both in [0,1]; no noise is added.  sigma is that
@@ -95,17 +96,17 @@ class SRFlow(nn.Module):
         """
         return self.density(hr, self.condition(lr, sigma))
 
-    def density(self, hr, cond):
+    def density(self, hr: Array, cond: Array) -> tuple[list[Array], Array]:
         """Return what `encode` returns, with `cond` of `condition`."""
         latents, logdet = build_flow(self.config).forward(self.flow(), hr, cond)
         return latents, logdet + sum(standard_normal_log_prob(z) for z in latents)
 
-    def decode(self, latents, lr, sigma=None):
+    def decode(self, latents: list[Array], lr: Array, sigma: Array | None = None) -> Array:
         """Return the image [B,s*h,s*w,3] of a list of latents, not clipped."""
         cond = self.condition(lr, sigma)
         return build_flow(self.config).inverse(self.flow(), latents, cond)[0]
 
-    def condition(self, lr, sigma=None):
+    def condition(self, lr: Array, sigma: Array | None = None) -> PyTree:
         """Return everything that depends on the LR image alone, computed once and shared.
 
         Args:
@@ -151,20 +152,20 @@ class SRFlow(nn.Module):
         return {"levels": levels, "estimate": estimate}
 
 
-def init_flow(config: SRFlowConfig, key):
+def init_flow(config: SRFlowConfig, key: Array) -> PyTree:
     """Return initial parameters of the flow alone."""
     size = 2**config.levels
     return build_flow(config).init(key, (size, size, 3))
 
 
-def unused(config: SRFlowConfig):
+def unused(config: SRFlowConfig) -> PyTree:
     """Return the convolution that official files hold and no program uses."""
     width = 64 * (1 + len(config.stacked_blocks))
     out = 96 if config.split_levels else 384  # fixed in the released code
     return {"f": {"w": jnp.zeros((3, 3, width, out)), "b": jnp.zeros(out)}}
 
 
-def init(config: SRFlowConfig, key) -> Params:
+def init(config: SRFlowConfig, key: Array) -> Params:
     """Return random parameters with the released code's initial values (ActNorm not yet).
 
     Part by part: `SRFlow(config).init` would evaluate the whole flow.
@@ -179,18 +180,18 @@ def init(config: SRFlowConfig, key) -> Params:
     return Params(tree, config)
 
 
-def condition(params: Params, lr, sigma=None):
+def condition(params: Params, lr: Array, sigma: Array | None = None) -> PyTree:
     """Return `SRFlow.condition` of parameters."""
     return SRFlow(params.config).apply({"params": params.tree}, lr, sigma, method="condition")
 
 
-def _noise_plane(config: SRFlowConfig, x, sigma):
+def _noise_plane(config: SRFlowConfig, x: Array, sigma: Array) -> Array:
     """Return the told noise as one channel [B,h,w,1] beside x [B,h,w,C], from 0 to 1."""
     share = jnp.asarray(0.0 if sigma is None else sigma, jnp.float32) / config.told_noise
     return jnp.broadcast_to(share.reshape(-1, 1, 1, 1), (*x.shape[:-1], 1))
 
 
-def latent_shapes(config: SRFlowConfig, lr_shape) -> list[tuple[int, ...]]:
+def latent_shapes(config: SRFlowConfig, lr_shape: Shape) -> list[tuple[int, ...]]:
     """Return the shapes [B, ...] of the latents of an LR batch [B,h,w,3], finest level first."""
     b, h, w, _ = lr_shape
     flow = build_flow(config)["multiscale"]

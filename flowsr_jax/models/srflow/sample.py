@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flowsr_jax.bijectors.invertibility import inspect_inverse
-from flowsr_jax.models.base import View
+from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.rrdb.network import apply as encoder_apply
+from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.models.srflow.network import SRFlow, build_flow, condition, latent_shapes
+from flowsr_jax.types import Array
 
 
-def encode(params, hr, lr, *, sigma=None):
+def encode(
+    params: Params, hr: Array, lr: Array, *, sigma: Array | None = None
+) -> tuple[list[Array], Array]:
     """Return exact latents (finest level first) and log p(hr | lr) in nats [B]; no noise added.
 
     Args:
@@ -31,21 +36,21 @@ def encode(params, hr, lr, *, sigma=None):
 
 
 @jax.jit
-def _encode(params, hr, lr, sigma):
+def _encode(params: Params, hr: Array, lr: Array, sigma: Array) -> tuple[list[Array], Array]:
     return SRFlow(params.config).apply({"params": params.tree}, hr, lr, sigma, method="encode")
 
 
-def decode(params, latents, lr, *, sigma=None):
+def decode(params: Params, latents: list[Array], lr: Array, *, sigma: Array | None = None) -> Array:
     """Return the image [B,s*h,s*w,3] of a latent list, not clipped; `sigma` as in `encode`."""
     return _decode(params, latents, lr, _check_sigma(params.config, sigma))
 
 
 @jax.jit
-def _decode(params, latents, lr, sigma):
+def _decode(params: Params, latents: list[Array], lr: Array, sigma: Array) -> Array:
     return SRFlow(params.config).apply({"params": params.tree}, latents, lr, sigma, method="decode")
 
 
-def _check_sigma(config, sigma):
+def _check_sigma(config: SRFlowConfig, sigma: Array) -> Array | None:
     """Return sigma as float32, or None; ValueError unless the model can be told it."""
     if sigma is None:
         return None
@@ -62,8 +67,16 @@ def _check_sigma(config, sigma):
 
 
 def sample(
-    params, lr, key, *, temperature=None, num_samples=None, noise=None, sigma=None, denoise=None
-):
+    params: Params,
+    lr: Array,
+    key: Array,
+    *,
+    temperature: float | Array | None = None,
+    num_samples: int | None = None,
+    noise: Array | None = None,
+    sigma: Array | None = None,
+    denoise: bool | None = None,
+) -> Array:
     """Draw images of p(HR | LR); see flowsr_jax.sample.
 
     The latents are `temperature` times `noise` (shapes of `latent_shapes`).
@@ -91,7 +104,16 @@ def sample(
 
 
 @functools.partial(jax.jit, static_argnums=(6, 7))
-def _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise):
+def _sample(
+    params: Params,
+    lr: Array,
+    key: Array,
+    temperature: float | Array,
+    noise: Array,
+    sigma: Array,
+    num_samples: int | None,
+    denoise: bool,
+) -> Array:
     config = params.config
     flow = build_flow(config)
     cond = condition(params, lr, sigma)
@@ -107,7 +129,7 @@ def _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise):
     elif num_samples is None:
         noise = [z[None] for z in noise]
 
-    def draw(z):
+    def draw(z: Array) -> Array:
         return flow.inverse(params["flow"], z, cond, prepared)[0]
 
     images = jax.vmap(draw)([temperature * z for z in noise])
@@ -120,19 +142,19 @@ def _sample(params, lr, key, temperature, noise, sigma, num_samples, denoise):
     return images[0] if num_samples is None else images
 
 
-def encoder_image(params, lr, key=None):
+def encoder_image(params: Params, lr: Array, key: Array | None = None) -> Array:
     """Return the encoder's own image (the L1 estimate) [B,s*h,s*w,3]."""
     del key
     return encoder_apply(params["encoder"], lr, params.config.encoder)
 
 
 @jax.jit
-def _view(params, lr, key, *, temperature):
+def _view(params: Params, lr: Array, key: Array, *, temperature: float | Array) -> Array:
     # Jitted: views of all temperatures share one program.
     return sample(params, lr, key, temperature=temperature)
 
 
-def views(config, loss):
+def views(config: SRFlowConfig, loss: str) -> tuple[View, ...]:
     views = [View("RRDB", encoder_image)]
     if loss != "l1":
         for temperature in (0.0, 0.8, 1.0) if config.conditional_prior else (0.0, 0.5, 0.8):
@@ -146,7 +168,14 @@ def views(config, loss):
     return tuple(views)
 
 
-def check_invertibility(params, lr, key=None, *, temperature=None, limit: float = 1e-3):
+def check_invertibility(
+    params: Params,
+    lr: Array,
+    key: Array | None = None,
+    *,
+    temperature: float | Array | None = None,
+    limit: float = 1e-3,
+) -> Any:
     """Return the report of flowsr_jax.check_invertibility."""
     key = jax.random.key(0) if key is None else key
     temperature = params.config.temperature if temperature is None else temperature

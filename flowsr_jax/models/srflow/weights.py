@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from flowsr_jax.models.importer import Importer, MisfitError, make_config, shape
 from flowsr_jax.models.rrdb.weights import infer_rrdb, rrdb_rules
 from flowsr_jax.models.rules import Rule, conv_rules
 from flowsr_jax.models.srflow.config import SRFlowConfig
+from flowsr_jax.types import Shape
 
 OFFICIAL_BLOCKS = {4: (1, 8, 15, 22), 8: (1, 3, 5, 7)}
 
@@ -21,10 +22,12 @@ ACTNORM = (1, -1, 1, 1)
 LOGS = (-1, 1, 1)  # of a zero-initialised convolution
 
 
-def _net_rules(keys, path, split_at) -> list[Rule]:
+def _net_rules(keys: Sequence[str], path: tuple[str, ...], split_at: Any) -> list[Rule]:
     """Return rules of K stacked coupling nets; the first `split_at` input channels are z1's."""
 
-    def rule(suffix, leaf, kind, part=None, shape=None):
+    def rule(
+        suffix: str, leaf: Any, kind: str, part: Any = None, shape: Shape | None = None
+    ) -> Rule:
         return Rule(tuple(f"{k}.{suffix}" for k in keys), (*path, *leaf), kind, True, part, shape)
 
     rules = []
@@ -96,7 +99,7 @@ def srflow_rules(config: SRFlowConfig) -> list[Rule]:
     return rules
 
 
-def infer_srflow(weights: Mapping[str, Any], **overrides) -> SRFlowConfig:
+def infer_srflow(weights: Mapping[str, Any], **overrides: Any) -> SRFlowConfig:
     """Return SRFlow's hyper-parameters from keys and shapes; `overrides` win.
 
     Raises:
