@@ -75,7 +75,7 @@ def moved(params: Any, fixed: tuple[str, ...] = ("p", "sign_s")) -> Any:
     """
     rng = np.random.default_rng(1)
 
-    def move(path: tuple[Any, ...], leaf: Array):
+    def move(path: tuple[Any, ...], leaf: Array) -> Array:
         noise = 0.1 * rng.standard_normal(leaf.shape, np.float32)
         keep = leaf.dtype != jnp.float32 or path[-1].key in fixed
         return leaf if keep else jnp.asarray(leaf + noise)
@@ -137,14 +137,14 @@ class Invariants:
 
         @jax.jit
         @jax.vmap
-        def jacobians(x: PyTree, y: PyTree, cond: PyTree):
+        def jacobians(x: PyTree, y: PyTree, cond: PyTree) -> dict[str, Array]:
             """Return the Jacobians of one example, taken as a batch of one."""
             one = jax.tree.map(lambda c: c[None], cond)
 
-            def of(method: Callable[..., Any], at: PyTree):
+            def of(method: Callable[..., Any], at: PyTree) -> Array:
                 at = jax.tree.map(lambda leaf: leaf[None], at)
 
-                def run(flat: Array):
+                def run(flat: Array) -> Array:
                     return flatten(method(self.params, unflatten(flat[None], at), one)[0])[0]
 
                 return jax.jacrev(run)(flatten(at)[0])
@@ -165,7 +165,7 @@ class Invariants:
         b, params, x, cond = self.bijector, self.params, self.x, self.cond
 
         @jax.jit
-        def prepared(params: PyTree, x: PyTree, y: PyTree, cond: PyTree):
+        def prepared(params: PyTree, x: PyTree, y: PyTree, cond: PyTree) -> PyTree:
             ready = b.prepare(params, cond), b.prepare(params, cond, inverse=True)
             return b.forward(params, x, cond, ready[0]), b.inverse(params, y, cond, ready[1])
 
@@ -181,7 +181,7 @@ class Invariants:
         """Assert that gradients by x and by the float parameters are finite."""
         floats = jax.tree.map(lambda p: p.dtype == jnp.float32, self.params)
 
-        def loss(trained: PyTree, x: PyTree):
+        def loss(trained: PyTree, x: PyTree) -> Array:
             merged = jax.tree.map(lambda f, t, p: t if f else p, floats, trained, self.params)
             y, logdet = self.bijector.forward(merged, x, self.cond)
             return jnp.sum(jnp.square(flatten(y))) - jnp.sum(logdet)
@@ -205,7 +205,7 @@ class Invariants:
         b, y = self.bijector, self._output[0]
 
         @jax.jit
-        def learn(params: PyTree, x: PyTree, y: PyTree, cond: PyTree):
+        def learn(params: PyTree, x: PyTree, y: PyTree, cond: PyTree) -> dict[str, Any]:
             return {
                 "init_from_data": (b.init_from_data(params, x, cond), False),
                 "forward_train": (b.forward_train(params, x, cond), False),
@@ -224,7 +224,7 @@ class Invariants:
         """Assert that `parts` in a row are forward, and that `scales` multiply to its volume."""
 
         @jax.jit
-        def walk(params: PyTree, x: PyTree, cond: PyTree):
+        def walk(params: PyTree, x: PyTree, cond: PyTree) -> tuple[list[Array], Array]:
             latents, logdet = [], jnp.zeros(len(x))
             for _, layer, p, c in elementary_layers(self.bijector, params, cond):
                 scales = layer.scales(p, x, c)

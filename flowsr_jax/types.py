@@ -10,10 +10,11 @@ import numpy as np
 
 Array = jax.Array
 AnyArray = jax.Array | np.ndarray  # what callers hand in
+Scalar = float | AnyArray  # a number, or an array of them
 PyTree = Any  # nested dicts of arrays, parameters for instance
 Shape = tuple[int, ...]
 Initializer = Callable[..., Array]  # (key, shape) -> array
-Padding = str | Sequence[tuple[int, int]]  # as jax.lax has it
+Padding = Sequence[tuple[int, int]]  # before and after, of height and width
 Precision = jax.lax.Precision
 Batch = Mapping[str, Array]
 State = Mapping[str, Any]  # arrays that are carried beside the weights

@@ -9,4 +9,5 @@ source launch/env.sh
 make_env "${REQUIREMENTS:-requirements-dev.txt}"
 export JAX_PLATFORMS=cpu
 ruff check .
+ty check
 python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"

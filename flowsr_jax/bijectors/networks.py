@@ -71,7 +71,7 @@ def init_network(net: nn.Module, key: Array, positions: Shape, channels: int) ->
     x = _spec(positions, channels)
     cond = _spec(positions, getattr(net, "cond_channels", 0))
     arguments = (x, cond) if _takes(type(net), "cond") else (x,)
-    _check_collections(net, *arguments)
+    _check_collections(net, *arguments)  # ty: ignore[invalid-argument-type]
     return init_params(net, key, *arguments)
 
 
@@ -88,8 +88,8 @@ def evaluate(
 ) -> Array:
     """Return the network's output, by what was prepared or by cond itself."""
     if prepared is not None:
-        return net.apply({"params": params}, x, prepared=prepared)
-    return net.apply({"params": params}, x, *_cond_argument(net, cond))
+        return net.apply({"params": params}, x, prepared=prepared)  # ty: ignore[invalid-explicit-return]
+    return net.apply({"params": params}, x, *_cond_argument(net, cond))  # ty: ignore[invalid-explicit-return]
 
 
 def init_from_data(

@@ -134,7 +134,7 @@ def _run_steps(
         return (z, total + logdet), None
 
     if scan.memory == "remat":
-        body = jax.checkpoint(body)
+        body = jax.checkpoint(body)  # ty: ignore[invalid-assignment]
     return _loop(scan, body, (x, zeros_logdet(x)), (params, prepared), reverse=inverse)[0]
 
 

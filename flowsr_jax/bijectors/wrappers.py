@@ -81,7 +81,7 @@ class Wrapper(Composite):
 
     def parts(self, params: PyTree, cond: PyTree = None) -> list[NamedPart]:
         return [
-            (name, dataclasses.replace(self, inner=part), p, c)  # type: ignore[type-var]
+            (name, dataclasses.replace(self, inner=part), p, c)  # type: ignore[type-var]  # ty: ignore[invalid-argument-type]
             for name, part, p, c in self.inner.parts(params, cond)
         ]
 

@@ -32,7 +32,7 @@ def refine(
     *,
     steps: int | None = None,
     noise: Callable | None = None,
-    limit: float | None = 1.0,
+    limit: float = 1.0,
     percentile: float | None = None,
     center: Any = 0.0,
     corrector_steps: int = 0,
@@ -90,10 +90,10 @@ def refine(
             return jnp.clip(x0, -limit, limit)
         return limit * process.dynamic_threshold(x0 / limit, percentile)
 
-    def correct(x: Array, i: Array, row: Array) -> Array:
+    def correct(x: Array, i: Array, row: Coefficients) -> Array:
         def langevin(j: Array, x: Array) -> Array:
             # A predictor-corrector makes no correction at the first level.
-            z = corrector_noise(i if snr is None else i - 1, j)
+            z = corrector_noise(i if snr is None else i - 1, j)  # ty: ignore[not-callable]
             score = row.score * (row.eps_x * x + row.eps_out * denoise(x, row.level))
             step = row.alpha
             if snr is not None:
@@ -137,7 +137,7 @@ def noise_from_array(noises: Array) -> Callable:
     return at
 
 
-def noise_from_seed(seed: int) -> Callable:
+def noise_from_seed(seed: Array) -> Callable:
     """Return (step, ...) -> noise that depends, at each place, on `seed` there alone.
 
     A Threefry hash of the seed's bits, so that windows of one large seed see the same

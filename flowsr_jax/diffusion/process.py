@@ -14,26 +14,26 @@ from typing import Any
 import jax.numpy as jnp
 
 from flowsr_jax.config import choice
-from flowsr_jax.types import Array
+from flowsr_jax.types import AnyArray, Array, Scalar
 
 PREDICTIONS = ("eps", "x0", "v")
 VARIANCES = ("tilde", "beta")
 
 
-def per_example(value: Array, like: Array) -> Array:
+def per_example(value: AnyArray, like: AnyArray) -> AnyArray:
     """Return a scalar or [B] as an array that broadcasts against `like` [B, ...]."""
     value = jnp.asarray(value)
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
 
 
-def q_sample(x0: Array, noise: Array, level: Array) -> Array:
+def q_sample(x0: Array, noise: Array, level: AnyArray) -> AnyArray:
     """Return the noisy image level * x0 + sqrt(1 - level^2) * noise."""
     level = per_example(level, x0)
     return level * x0 + jnp.sqrt(1 - level * level) * noise
 
 
 def posterior(
-    x0: Array, x: Array, gamma: Array, next_gamma: Array, variance: str = "tilde"
+    x0: Array, x: Array, gamma: AnyArray, next_gamma: AnyArray, variance: str = "tilde"
 ) -> tuple[Array, Array]:
     """Return (mean, variance) of q(x_next | x, x0), from gamma to next_gamma > gamma.
 
@@ -47,8 +47,8 @@ def posterior(
 
 
 def ancestral_coefficients(
-    gamma: Array, next_gamma: Array, variance: str = "tilde"
-) -> tuple[Array, ...]:
+    gamma: AnyArray, next_gamma: AnyArray, variance: str = "tilde"
+) -> tuple[Any, ...]:
     """Return the posterior's (factor of x0, factor of x, variance); NumPy or JAX."""
     choice("variance", variance, VARIANCES)
     a = gamma / next_gamma
@@ -57,7 +57,7 @@ def ancestral_coefficients(
     return next_gamma**0.5 * b / (1 - gamma), a**0.5 * (1 - next_gamma) / (1 - gamma), spread
 
 
-def conversion(prediction: str, gamma: Array) -> tuple[Any, ...]:
+def conversion(prediction: str, gamma: AnyArray) -> tuple[Any, ...]:
     """Return (x0_x, x0_out, eps_x, eps_out) with x0 = x0_x x + x0_out out, eps likewise."""
     signal, noise = gamma**0.5, (1 - gamma) ** 0.5
     zero, one = 0 * gamma, 0 * gamma + 1
@@ -68,13 +68,15 @@ def conversion(prediction: str, gamma: Array) -> tuple[Any, ...]:
     return signal, -noise, noise, signal
 
 
-def predictions(prediction: str, out: Array, x: Array, gamma: Array) -> tuple[Array, Array]:
+def predictions(
+    prediction: str, out: AnyArray, x: AnyArray, gamma: AnyArray
+) -> tuple[Array, Array]:
     """Return (x0, eps) of a network output [B, ...] at the noisy image x."""
     x0_x, x0_out, eps_x, eps_out = conversion(prediction, per_example(gamma, x))
     return x0_x * x + x0_out * out, eps_x * x + eps_out * out
 
 
-def target(prediction: str, x0: Array, eps: Array, gamma: Array) -> Array:
+def target(prediction: str, x0: Array, eps: Array, gamma: AnyArray) -> Array:
     """Return what the network is trained to give."""
     if choice("prediction", prediction, PREDICTIONS) == "eps":
         return eps
@@ -84,12 +86,12 @@ def target(prediction: str, x0: Array, eps: Array, gamma: Array) -> Array:
     return jnp.sqrt(gamma) * eps - jnp.sqrt(1 - gamma) * x0
 
 
-def score(eps: Array, gamma: Array) -> Array:
+def score(eps: Array, gamma: AnyArray) -> Array:
     """Return grad log p_gamma(x) = -eps / sqrt(1 - gamma)."""
     return -eps / jnp.sqrt(1 - per_example(gamma, eps))
 
 
-def min_snr_weight(prediction: str, gamma: Array, k: float = 5.0) -> Array:
+def min_snr_weight(prediction: str, gamma: AnyArray, k: float = 5.0) -> Array:
     """Return the min-SNR-k factor [B] of the squared error in the prediction's own space.
 
     min(SNR, k) / SNR for eps, min(SNR, k) for x0, min(SNR, k) / (SNR + 1) for v, with
@@ -113,6 +115,6 @@ def dynamic_threshold(x0: Array, percentile: float = 0.995) -> Array:
     return jnp.clip(x0, -scale, scale) / scale
 
 
-def guide(conditional: Array, unconditional: Array, scale: Array) -> Array:
+def guide(conditional: Array, unconditional: Array, scale: Scalar) -> Array:
     """Return u + scale (c - u): classifier-free guidance (Ho & Salimans, 2022); scale 1 is none."""
     return unconditional + scale * (conditional - unconditional)

@@ -34,7 +34,7 @@ from flowsr_jax.diffusion.schedules import (
     log_snr_grid,
     trailing_grid,
 )
-from flowsr_jax.types import Array
+from flowsr_jax.types import AnyArray
 
 NAMES = ("ancestral", "ddim", "dpmpp2m", "pc", "langevin")
 CLIPS = ("static", "dynamic", "none")
@@ -127,22 +127,25 @@ class Coefficients(NamedTuple):
       alpha: their step size, or its factor (`chain.refine`); 0 makes no such steps.
     """
 
-    level: np.ndarray
-    x0_x: np.ndarray
-    x0_out: np.ndarray
-    eps_x: np.ndarray
-    eps_out: np.ndarray
-    x: np.ndarray
-    x0: np.ndarray
-    eps: np.ndarray
-    previous: np.ndarray
-    noise: np.ndarray
-    score: np.ndarray
-    alpha: np.ndarray
+    level: AnyArray
+    x0_x: AnyArray
+    x0_out: AnyArray
+    eps_x: AnyArray
+    eps_out: AnyArray
+    x: AnyArray
+    x0: AnyArray
+    eps: AnyArray
+    previous: AnyArray
+    noise: AnyArray
+    score: AnyArray
+    alpha: AnyArray
 
 
 def coefficients(
-    config: SamplerConfig, gammas: Array, levels: np.ndarray | None = None, prediction: str = "eps"
+    config: SamplerConfig,
+    gammas: AnyArray,
+    levels: np.ndarray | None = None,
+    prediction: str = "eps",
 ) -> Coefficients:
     """Return the table of a sampler on a grid.
 
@@ -197,7 +200,7 @@ def coefficients(
     return Coefficients(*(np.broadcast_to(column, g.shape) for column in table))
 
 
-def _reverse_diffusion(g: Array, s: Array, form: str) -> tuple[np.ndarray, ...]:
+def _reverse_diffusion(g: np.ndarray, s: np.ndarray, form: str) -> tuple[np.ndarray, ...]:
     """Return the factors of x, eps and noise of the score SDE's predictor.
 
     The variance-exploding step is x + (sigma_g^2 - sigma_s^2) score + noise on x / sqrt(g),
@@ -211,7 +214,7 @@ def _reverse_diffusion(g: Array, s: Array, form: str) -> tuple[np.ndarray, ...]:
     return np.sqrt(s / g), -np.sqrt(s) * spread / sigma, np.sqrt(s * spread)
 
 
-def _dpmpp2m(g: Array, s: Array, eta: float) -> tuple[np.ndarray, ...]:
+def _dpmpp2m(g: np.ndarray, s: np.ndarray, eta: float) -> tuple[np.ndarray, ...]:
     """Return the factors of x, of this and of the last data prediction, and of noise.
 
     Second order, multistep.  With eta it solves, exactly but for the data prediction, the

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsr_jax.types import AnyArray, Shape
+from flowsr_jax.types import AnyArray, Scalar, Shape
 
 HOST = (np.ndarray, np.generic, bool, int, float, tuple, list, type(None))
 
@@ -20,7 +20,7 @@ def namespace(*arrays: Any) -> Any:
     return jnp
 
 
-def is_traced(value: AnyArray) -> bool:
+def is_traced(value: Any) -> bool:
     """Return whether the values of an array are unknown yet (inside jit, grad or vmap)."""
     if isinstance(value, HOST):
         return False
@@ -29,7 +29,7 @@ def is_traced(value: AnyArray) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def shown(value: AnyArray) -> str:
+def shown(value: Any) -> str:
     """Return a value as one short line for a message; of arrays the shape and dtype."""
     if np.ndim(value) and hasattr(value, "dtype"):
         return f"an array {tuple(value.shape)} of {value.dtype}"
@@ -56,7 +56,7 @@ def check_images(x: AnyArray, channels: int | None = None) -> None:
 
 
 def check_values(
-    name: str, value: AnyArray, low: float, high: float, *, whole: bool = False, ends: Any = True
+    name: str, value: Scalar, low: float, high: float, *, whole: bool = False, ends: Any = True
 ) -> None:
     """Raise ValueError unless known values lie in low..high (`ends`: ends included)."""
     if is_traced(value):
@@ -71,7 +71,7 @@ def check_values(
         raise ValueError(f"{name} = {value!r} must be {kind} {bounds}")
 
 
-def check_per_image(name: str, value: AnyArray, x: AnyArray) -> None:
+def check_per_image(name: str, value: Scalar, x: AnyArray) -> None:
     """Raise ValueError unless `value` is one number or one per image [B] of x [B,...]."""
     shape = np.shape(value)
     if shape != () and (x.ndim != 4 or shape != x.shape[:1]):
@@ -81,7 +81,7 @@ def check_per_image(name: str, value: AnyArray, x: AnyArray) -> None:
         )
 
 
-def per_image(name: str, value: AnyArray, x: AnyArray) -> AnyArray:
+def per_image(name: str, value: Scalar, x: AnyArray) -> AnyArray:
     """Return one number, or one per image, as an array that broadcasts against images x."""
     check_per_image(name, value, x)
     value = namespace(value, x).asarray(value, x.dtype)

@@ -92,6 +92,6 @@ _axis = functools.lru_cache(maxsize=16)(_Axis)
 
 def _along(function: Callable[..., Any], x: AnyArray, axis: int) -> AnyArray:
     """Apply a function of columns [n, any number] along an axis."""
-    x = np.moveaxis(x, axis, 0)
+    x = np.moveaxis(x, axis, 0)  # ty: ignore[invalid-argument-type]
     y = function(x.reshape(len(x), -1))
     return np.moveaxis(y.reshape(len(y), *x.shape[1:]), 0, axis)

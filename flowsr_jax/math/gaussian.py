@@ -7,17 +7,17 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax.types import AnyArray
+from flowsr_jax.types import AnyArray, Array
 
 LOG_2PI = math.log(2.0 * math.pi)
 
 
-def sum_event(x: AnyArray) -> AnyArray:
+def sum_event(x: AnyArray) -> Array:
     """Return the sum over all axes but the first: [B, ...] -> [B] float32."""
     return jnp.sum(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 
 
-def bits_per_dim(log_prob: AnyArray, dims: int) -> AnyArray:
+def bits_per_dim(log_prob: AnyArray, dims: int) -> Array:
     """Return bits per dimension of 8-bit images from a density on [0,1]-valued images.
 
     -log_prob / (ln 2 * dims) + log2(255): the density times the volume of an 8-bit
@@ -35,11 +35,11 @@ def fitted_bits_per_dim(estimate: AnyArray, image: AnyArray) -> float:
     return float(0.5 * np.log2(2 * math.pi * math.e * max(variance, 1e-12)))
 
 
-def standard_normal_log_prob(z: AnyArray) -> AnyArray:
+def standard_normal_log_prob(z: AnyArray) -> Array:
     """Return log N(z; 0, 1): [B, ...] -> [B]."""
     return sum_event(-0.5 * (jnp.square(z) + LOG_2PI))
 
 
-def gaussian_log_prob(z: AnyArray, mean: AnyArray, logs: AnyArray) -> AnyArray:
+def gaussian_log_prob(z: AnyArray, mean: AnyArray, logs: AnyArray) -> Array:
     """Return log N(z; mean, exp(logs)^2): [B, ...] -> [B]."""
     return sum_event(-0.5 * (2.0 * logs + jnp.square((z - mean) * jnp.exp(-logs)) + LOG_2PI))

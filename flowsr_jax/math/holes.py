@@ -29,4 +29,4 @@ def find(image: AnyArray) -> AnyArray:
 
     NumPy or JAX arrays; 8-bit levels that differ from the mark are no holes.
     """
-    return abs(image - np.float32(MARK) / 255).max(axis=-1, keepdims=True) < 1 / 1024
+    return abs(image - np.float32(MARK) / 255).max(axis=-1, keepdims=True) < 1 / 1024  # ty: ignore[invalid-argument-type]

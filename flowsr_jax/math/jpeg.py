@@ -6,6 +6,7 @@ Images are RGB, [H,W,3] or [B,H,W,3]; functions take NumPy or JAX arrays.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from flowsr_jax.math.arrays import (
     namespace,
     straight_through,
 )
-from flowsr_jax.types import AnyArray, Array
+from flowsr_jax.types import AnyArray, Scalar, Shape
 
 STYLES = ("libjpeg", "diffjpeg")
 ROUNDINGS = ("cubic", "hard", "ste")
@@ -41,7 +42,7 @@ DCT = 0.5 * np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16)
 DCT[0] = np.sqrt(1 / 8)
 
 
-def jpeg_tables(q: AnyArray, style: str = "libjpeg") -> tuple[AnyArray, AnyArray]:
+def jpeg_tables(q: Scalar, style: str = "libjpeg") -> tuple[AnyArray, AnyArray]:
     """Return the quantisation tables of a JPEG quality.
 
     Args:
@@ -72,7 +73,7 @@ def jpeg_tables(q: AnyArray, style: str = "libjpeg") -> tuple[AnyArray, AnyArray
 
 
 def diff_jpeg(
-    x: AnyArray, quality: float | Array, rounding: str = "cubic", luma_transposed: bool = True
+    x: AnyArray, quality: Scalar, rounding: str = "cubic", luma_transposed: bool = True
 ) -> AnyArray:
     """Return images after compression and decompression with DiffJPEG.
 
@@ -101,7 +102,7 @@ def diff_jpeg(
 
 
 def diff_jpeg_encode(
-    x: AnyArray, quality: float | Array, rounding: str = "cubic", luma_transposed: bool = True
+    x: AnyArray, quality: Scalar, rounding: str = "cubic", luma_transposed: bool = True
 ) -> tuple[AnyArray, ...]:
     """Return DiffJPEG's quantised coefficients (arguments as `diff_jpeg`).
 
@@ -118,7 +119,7 @@ def diff_jpeg_encode(
 
 
 def diff_jpeg_decode(
-    blocks: AnyArray, quality: float | Array, size: tuple[int, int], luma_transposed: bool = True
+    blocks: Sequence[AnyArray], quality: Scalar, size: Shape, luma_transposed: bool = True
 ) -> AnyArray:
     """Return the float32 image in [0,1] of `diff_jpeg_encode`'s blocks, cut to `size`."""
     height, width = (-(-n // 16) * 16 for n in size)
@@ -236,9 +237,7 @@ def round_to(x: AnyArray, rounding: str) -> AnyArray:
     return straight_through(whole, x) if rounding == "ste" else whole
 
 
-def _flat_tables(
-    quality: float | Array, luma_transposed: bool, like: AnyArray
-) -> tuple[AnyArray, ...]:
+def _flat_tables(quality: Scalar, luma_transposed: bool, like: AnyArray) -> tuple[AnyArray, ...]:
     """Return DiffJPEG's (luma, chroma, chroma), float32, to broadcast against [...,n,64]."""
     check_per_image("quality", quality, like)
     luma, chroma = jpeg_tables(quality, "diffjpeg")

@@ -19,14 +19,14 @@ from flowsr_jax.math.jpeg import (
     rgb_to_ycbcr,
     to_blocks,
 )
-from flowsr_jax.types import AnyArray, Array, PyTree
+from flowsr_jax.types import AnyArray, PyTree, Scalar
 
 # A coefficient divided by its step is often exactly half-way between two whole numbers.
 # This distance from the tie decides then, not the rounding errors of float32.
 TIE = 1e-4
 
 
-def jpeg_like(x: AnyArray, quality: float | Array) -> AnyArray:
+def jpeg_like(x: AnyArray, quality: Scalar) -> AnyArray:
     """Return images after compression nearly as libjpeg does it (4:2:0, fancy upsampling).
 
     Only libjpeg's integer DCT is missing: values differ from the codec's by about one
@@ -51,14 +51,14 @@ def jpeg_like(x: AnyArray, quality: float | Array) -> AnyArray:
     return straight_through(_codec(x.astype(np.float32), quality).astype(x.dtype), x)
 
 
-def _codec(x: AnyArray, quality: float | Array) -> AnyArray:
+def _codec(x: AnyArray, quality: Scalar) -> AnyArray:
     xp = namespace(x, quality)
     height, width = x.shape[-3:-1]
     margin = [(0, 0)] * (x.ndim - 3) + [(0, -n % 16) for n in (height, width)] + [(0, 0)]
     levels = xp.pad(xp.round(xp.clip(x, 0, 1) * 255), margin, mode="edge")
     y, cb, cr = (xp.floor(plane + 0.5) for plane in rgb_to_ycbcr(levels))
     # libjpeg alternates the rounding of the mean, so that it has no bias.
-    bias = np.resize(np.float32([1, 2]), cb.shape[-1] // 2)
+    bias = np.resize(np.float32([1, 2]), cb.shape[-1] // 2)  # ty: ignore[invalid-argument-type]
     cb, cr = (xp.floor((pool_2x2(plane) + bias) / 4) for plane in (cb, cr))
 
     luma, chroma = (
@@ -91,7 +91,7 @@ def _upsample(plane: AnyArray) -> AnyArray:
     return _double(rows, 8, 7, 16)
 
 
-def _double(x: AnyArray, even_bias: AnyArray, odd_bias: AnyArray, divisor: AnyArray) -> AnyArray:
+def _double(x: AnyArray, even_bias: int, odd_bias: int, divisor: int) -> AnyArray:
     xp = namespace(x)
     before = xp.concatenate([x[..., :1], x[..., :-1]], axis=-1)
     after = xp.concatenate([x[..., 1:], x[..., -1:]], axis=-1)

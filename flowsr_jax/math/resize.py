@@ -123,7 +123,7 @@ def imresize_window(
         first = index.min()
         cut[axis] = slice(first, index.max() + 1)
         taps[axis] = (weights, index - first)
-    return ranked(_resize_numpy(x[:, cut[1], cut[2]], taps, border, uint8_stages))
+    return ranked(_resize_numpy(x[:, cut[1], cut[2]], taps, border, uint8_stages))  # ty: ignore[invalid-explicit-return]
 
 
 def downscale_taps(n: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +166,9 @@ def _as_batch(image: AnyArray) -> tuple[AnyArray, Callable[[AnyArray], AnyArray]
     return x, lambda y: y
 
 
-def _axes(size: int, scale: AnyArray, output_shape: Any, border: str) -> list[Any]:
+def _axes(
+    size: tuple[int, ...], scale: Any, output_shape: tuple[int, ...] | None, border: str
+) -> list[Any]:
     """Return [(axis, (n, m, ratio))] of [B,H,W,C] in the order of the two passes."""
     if (scale is None) == (output_shape is None):
         raise ValueError(
@@ -222,7 +224,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _resize_numpy(x: AnyArray, taps: PyTree, border: str, uint8_stages: bool) -> AnyArray:
+def _resize_numpy(x: Any, taps: PyTree, border: str, uint8_stages: bool) -> AnyArray:
     dtype = x.dtype
     for number, (axis, (weights, index)) in enumerate(taps.items()):
         x = (_sum_rows if axis == 1 else _sum_columns)(x, weights, index)
@@ -271,7 +273,7 @@ def _resize_jax(x: AnyArray, taps: PyTree, border: str, uint8_stages: bool) -> A
     return x.astype(dtype)
 
 
-def _enlarge_any(x: AnyArray, scale: AnyArray, border: str) -> AnyArray:
+def _enlarge_any(x: AnyArray, scale: Any, border: str) -> AnyArray:
     """Return [B,H,W,C] of open (symbolic) sizes enlarged, as jax.export traces them.
 
     At a whole scale s the weights repeat every s results, so no table of all positions
@@ -301,7 +303,7 @@ def _enlarge_any(x: AnyArray, scale: AnyArray, border: str) -> AnyArray:
             else:
                 at = at.clip(0, n - 1)
             total += jnp.take(x, at, axis=axis) * jnp.tile(weights[:, k], n).reshape(shape)
-        x = total
+        x = total  # ty: ignore[invalid-assignment]
     return x
 
 
@@ -317,4 +319,4 @@ def _apply_jax(x: AnyArray, axis: int, weights: AnyArray, index: AnyArray) -> An
     return sum(
         jnp.take(x, index[:, k], axis=axis) * weights[:, k].reshape(shape)
         for k in range(weights.shape[1])
-    )
+    )  # ty: ignore[invalid-explicit-return]

@@ -232,7 +232,9 @@ def _find_net(weights: Mapping[str, Any], model: str | None) -> tuple[str, str |
     known = [(name, importer.recognise) for name, importer in _importers()]
     if model is not None:
         known = [
-            (n, test) for n, test in known if n == model or model in get_family(n).weights.forms
+            (n, test)
+            for n, test in known
+            if n == model or model in get_family(n).weights.forms  # ty: ignore[missing-union-attribute]
         ]
     parts = [key.split(".") for key in weights]
     starts = {".".join([*p[:depth], ""]) for p in parts for depth in range(min(len(p), NESTED))}

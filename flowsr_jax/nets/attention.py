@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -45,7 +46,7 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
-        options = {"kernel_size": 1, "compute": self.compute}
+        options: dict[str, Any] = {"kernel_size": 1, "compute": self.compute}
         qkv = Conv(3 * c, use_bias=False, kernel_init=orthogonal, name="qkv", **options)
         qkv = qkv(GroupNorm(self.groups, name="norm")(x))
         qkv = qkv.astype(x.dtype).reshape(b, h * w, 3, self.heads, c // self.heads)

@@ -84,15 +84,15 @@ class CouplingNet(nn.Module):
             return None
         if not self.compute.hoist:
             return dense(cond) if isinstance(cond, tuple) else cond
-        return conv_cond(cond, self.get_variable("params", "w_cond"), self.compute)
+        return conv_cond(cond, self.get_variable("params", "w_cond"), self.compute)  # ty: ignore[invalid-argument-type]
 
     def prepare_stacked(self, cond: Cond | None) -> jax.Array | None:
         """Return `prepare` of K stacked parameter sets, one convolution: [K,B,H,W,hidden]."""
         if not self.cond_channels:
             return None
-        return conv_cond_stacked(cond, self.get_variable("params", "w_cond"), self.compute)
+        return conv_cond_stacked(cond, self.get_variable("params", "w_cond"), self.compute)  # ty: ignore[invalid-argument-type]
 
-    def _first(self, x: Array, prepared: PyTree, kernels: Sequence[Array]) -> Array:
+    def _first(self, x: Array | None, prepared: PyTree, kernels: Sequence[Array]) -> Array:
         if x is not None and prepared is not None and prepared.shape[:-1] != x.shape[:-1]:
             raise ValueError(
                 f"cond must have the batch and positions of x, {tuple(x.shape[:-1])}, got "
@@ -136,16 +136,16 @@ class PriorNet(nn.Module):
             terms.append(self.prepare(cond) if prepared is None else prepared)
         terms.append(leaf(self, "b", zeros, (self.features,)))
         logs = leaf(self, "logs", zeros, (self.features,))
-        return functools.reduce(jnp.add, terms) * jnp.exp(LOGSCALE * logs)
+        return functools.reduce(jnp.add, terms) * jnp.exp(LOGSCALE * logs)  # ty: ignore[invalid-argument-type]
 
     def prepare(self, cond: Cond | None) -> jax.Array | None:
         """Return the convolution of cond, [B,H,W,features]; x does not change it."""
         if not self.cond_channels:
             return None
-        return conv_cond(cond, self.get_variable("params", "w_cond"), self.compute)
+        return conv_cond(cond, self.get_variable("params", "w_cond"), self.compute)  # ty: ignore[invalid-argument-type]
 
     def prepare_stacked(self, cond: Cond | None) -> jax.Array | None:
         """Return `prepare` of K stacked parameter sets, one convolution: [K,B,H,W,features]."""
         if not self.cond_channels:
             return None
-        return conv_cond_stacked(cond, self.get_variable("params", "w_cond"), self.compute)
+        return conv_cond_stacked(cond, self.get_variable("params", "w_cond"), self.compute)  # ty: ignore[invalid-argument-type]

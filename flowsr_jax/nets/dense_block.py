@@ -39,7 +39,7 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        def conv(k: Array, features: int, init: Initializer) -> Array:
+        def conv(k: int, features: int, init: Initializer) -> Array:
             layer = Conv(features, kernel_init=init, compute=self.compute, name=f"conv{k}")
             return layer(jnp.concatenate(known, axis=-1))
 

@@ -60,7 +60,7 @@ class BatchNorm(nn.Module):
         return (x - mean) * lax.rsqrt(var + EPS) * scale + bias
 
 
-def _move(running: Array, value: Array) -> None:
+def _move(running: nn.Variable, value: Array) -> None:
     moved = (1 - MOMENTUM) * running.value + MOMENTUM * value
     running.value = lax.stop_gradient(moved)
 

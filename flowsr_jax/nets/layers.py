@@ -66,7 +66,7 @@ def kaiming(gain: float) -> Initializer:
     return draw
 
 
-def torch_default(fan_in: int) -> dict[str, Initializer]:
+def torch_default(fan_in: int) -> dict[str, Any]:
     """Return the two initialisers of PyTorch's layers: uniform in +-1/sqrt(fan-in), bias too."""
     init = uniform(1.0 / math.sqrt(fan_in))
     return {"kernel_init": init, "bias_init": init}
@@ -108,7 +108,7 @@ class Tree(nn.Module):
         if self.is_initializing() and not self.variables:
             for name, value in self.draw(self.make_rng("params")).items():
                 self.put_variable("params", name, value)
-        return flax.core.unfreeze(self.variables.get("params", {}))
+        return flax.core.unfreeze(self.variables.get("params", {}))  # ty: ignore[invalid-argument-type]
 
 
 # ---- layers
@@ -294,7 +294,7 @@ def init_params(module: nn.Module, key: Array, *args: Any) -> PyTree:
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
     leaves, treedef = jax.tree.flatten(shapes)
-    draw, structure = _traced_init(module, treedef, tuple(leaves), jax.typeof(key))
+    draw, structure = _traced_init(module, treedef, tuple(leaves), jax.typeof(key))  # ty: ignore[invalid-argument-type]
     # Constants of the trace come out as NumPy's.
     drawn = [x if isinstance(x, jax.Array) else jax.device_put(x) for x in draw(key)]
     return jax.tree.unflatten(structure, drawn)
@@ -358,10 +358,10 @@ def run_blocks(
     """
 
     def run(x: Array, p: PyTree) -> tuple[Array, Array | None]:
-        x = block.apply({"params": p}, x)
+        x = block.apply({"params": p}, x)  # ty: ignore[invalid-assignment]
         return x, x if keep else None
 
     if compute.memory == "remat":
-        run = jax.checkpoint(run)
+        run = jax.checkpoint(run)  # ty: ignore[invalid-assignment]
     length = len(jax.tree.leaves(params)[0])
     return lax.scan(run, x, params, length=length, unroll=length if compute.unroll else 1)

@@ -21,11 +21,11 @@ class _FirstLayer(nn.Module):
     kernel_init: Initializer
 
     @nn.compact
-    def __call__(self, x: Array, cond: Array, prepared: PyTree) -> Array:
+    def __call__(self, x: Array, cond: Array | None, prepared: PyTree) -> Array:
         terms = []
         if self.cond_channels:
             w = leaf(self, "w_cond", self.kernel_init, (self.cond_channels, self.width))
-            terms.append(matmul(cond.astype(jnp.float32), w) if prepared is None else prepared)
+            terms.append(matmul(cond.astype(jnp.float32), w) if prepared is None else prepared)  # ty: ignore[missing-union-attribute]
         if x is not None:
             w = leaf(self, "w", self.kernel_init, (x.shape[-1], self.width))
             terms.append(matmul(x, w))
@@ -68,7 +68,7 @@ class MLP(nn.Module):
         inputs = (0 if x is None else x.shape[-1]) + self.cond_channels
         sizes = [*[self.width] * self.layers, self.features]
         first = _FirstLayer(sizes[0], self.cond_channels, self._init(0, inputs), name="layer0")
-        h = first(x, cond, prepared)
+        h = first(x, cond, prepared)  # ty: ignore[invalid-argument-type]
         for i, size in enumerate(sizes[1:], start=1):
             layer = Dense(size, kernel_init=self._init(i, self.width), name=f"layer{i}")
             h = layer(nn.relu(h))
@@ -83,14 +83,14 @@ class MLP(nn.Module):
         self._check(cond)
         if not self.cond_channels:
             return None
-        return matmul(cond.astype(jnp.float32), self.variables["params"]["layer0"]["w_cond"])
+        return matmul(cond.astype(jnp.float32), self.variables["params"]["layer0"]["w_cond"])  # ty: ignore[missing-union-attribute]
 
     def prepare_stacked(self, cond: jax.Array | None) -> jax.Array | None:
         """Return `prepare` of K stacked parameter sets: [K,B,...,width]."""
         self._check(cond)
         if not self.cond_channels:
             return None
-        cond, stacked = cond.astype(jnp.float32), self.variables["params"]["layer0"]["w_cond"]
+        cond, stacked = cond.astype(jnp.float32), self.variables["params"]["layer0"]["w_cond"]  # ty: ignore[missing-union-attribute]
         return jax.vmap(lambda w: matmul(cond, w))(stacked)
 
     def _init(self, layer: int, inputs: int) -> Initializer:
@@ -98,7 +98,7 @@ class MLP(nn.Module):
             return uniform(self.bound)
         return zeros if layer == self.layers else uniform(math.sqrt(6 / max(inputs, 1)))
 
-    def _check(self, cond: Array) -> None:
+    def _check(self, cond: Array | None) -> None:
         if self.cond_channels and (cond is None or cond.shape[-1] != self.cond_channels):
             found = None if cond is None else tuple(cond.shape)
             raise ValueError(f"MLP: cond must be [B, ..., {self.cond_channels}], got {found}")

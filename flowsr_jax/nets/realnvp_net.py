@@ -135,7 +135,7 @@ class RealNVPNet(nn.Module):
         r = BatchShift(name="bn_in")(image, train)
         r = 2.0 * r if self.checkerboard else r
         h = nn.relu(jnp.concatenate([r, -r, *mask], axis=-1))
-        conv = dict(compute=self.compute)
+        conv: dict[str, Any] = dict(compute=self.compute)
         h = WeightNormConv(self.dim, 3, False, **conv, name="h_in")(h)
         skips = WeightNormConv(self.dim, 1, **conv, name="skip_in")(h)
         skips = self._blocks(h, skips, train)
@@ -165,5 +165,5 @@ class RealNVPNet(nn.Module):
 
         (_, skips), used = jax.lax.scan(run, (h, skips), params)
         if train:
-            self.put_variable("params", "blocks", {**params, **used})
+            self.put_variable("params", "blocks", {**params, **used})  # ty: ignore[invalid-argument-type]
         return skips

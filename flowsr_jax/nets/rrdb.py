@@ -48,7 +48,7 @@ class ResidualDenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        def conv(i: Array, features: int, init: Initializer) -> Array:
+        def conv(i: int, features: int, init: Initializer) -> Array:
             layer = Conv(features, kernel_init=init, compute=self.compute, name=f"conv{i}")
             return layer(jnp.concatenate(known, axis=-1))
 
@@ -91,7 +91,7 @@ class RRDBEncoder(nn.Module):
         self.conv_first = Conv(c.nf, **torch_default(9 * c.in_channels), compute=compute)
         # Any size will do: blocks keep it, and their parameters do not depend on it.
         draw = stacked(self._block, c.nb)
-        self.blocks = Tree(lambda key: draw(key, (8, 8, c.nf)))
+        self.blocks = Tree(lambda key: draw(key, (8, 8, c.nf)))  # ty: ignore[invalid-argument-type]
         self.trunk_conv = Conv(c.nf, **default, compute=compute)
         if c.head == "subpixel":
             features = c.out_channels * c.scale**2
@@ -113,9 +113,9 @@ class RRDBEncoder(nn.Module):
         # All or none: the backward pass keeps each block's input anyway.
         x, outputs = run_blocks(self._block, self.blocks(), first, self.config.compute, bool(keep))
         skip = first if self.config.skip == "first" else x
-        return skip + self.trunk_conv(x), [outputs[i] for i in keep]
+        return skip + self.trunk_conv(x), [outputs[i] for i in keep]  # ty: ignore[not-subscriptable]
 
-    def upsampled_features(self, fea: Array, top: int) -> Array:
+    def upsampled_features(self, fea: Array, top: int) -> dict[int, Array]:
         """Return {1, 2, 4, ..., top: features at so many times the LR size}.
 
         The activation belongs to the feature (it is in-place in the released code);
@@ -126,7 +126,7 @@ class RRDBEncoder(nn.Module):
             features[2**i] = leaky_relu(getattr(self, f"upconv{i}")(features[2 ** (i - 1)]))
         return features
 
-    def head(self, features: int, lr: Array) -> Array:
+    def head(self, features: dict[int, Array], lr: Array) -> Array:
         """Return the super-resolved image of the encoder, [B,s*h,s*w,3], not clipped.
 
         `config.head` "nearest_conv" is the released form; "subpixel" predicts s*s

@@ -11,6 +11,7 @@ Source: docs/papers/sr3.md section 1; Saharia et al. (2021); Ho et al. (2020).
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -155,7 +156,7 @@ class UNet(nn.Module):
         c, compute = self.config, self.config.compute
         block = nn.remat(ResidualBlock) if compute.memory == "remat" else ResidualBlock
         self.level_mlp = LevelEmbedding(c.channels)
-        layers = {}
+        layers: dict[str, Any] = {}
         for name, layer in plan(c).items():
             if name == "downs.0":
                 first = (layer.co, c.cond_channels, c.image_channels, compute)
@@ -186,7 +187,7 @@ class UNet(nn.Module):
         prepared: PyTree = None,
         key: Array | None = None,
         embedding: Array | None = None,
-    ) -> Array:
+    ) -> Array:  # ty: ignore[invalid-implicit-return]
         """Evaluate the network.
 
         Args:
@@ -207,7 +208,8 @@ class UNet(nn.Module):
         e = e if embedding is None else e + embedding
         if c.conditioning == "time" or c.block == "biggan":
             e = jax.nn.silu(e)
-        skips, h = [], None
+        skips: list[Array] = []
+        h: Any = None
         for index, (name, layer) in enumerate(plan(c).items()):
             evaluate = self.layers[name]
             if name == "downs.0":

@@ -52,7 +52,7 @@ class ResidualBlock(nn.Module):
         scale = math.sqrt(0.5) if c.block == "biggan" else 1.0
         resample = {"down": half_size, "up": lambda x: nearest(x, 2)}.get(layer.kind, lambda x: x)
 
-        def conv(name: str, size: int = 3, init: Initializer = orthogonal) -> Array:
+        def conv(name: str, size: int = 3, init: Initializer = orthogonal) -> Conv:
             return Conv(layer.co, size, kernel_init=init, compute=compute, name=name)
 
         h = jax.nn.silu(GroupNorm(c.norm_groups, name="norm1")(x))
@@ -110,7 +110,7 @@ class FirstConv(nn.Module):
         if prepared is not None:
             return conv2d(x, self.w[:, :, self.cond_channels :], self.b, self.compute) + prepared
         if self.cond_channels:
-            x = jnp.concatenate([condition, x], axis=-1)
+            x = jnp.concatenate([condition, x], axis=-1)  # ty: ignore[invalid-argument-type]
         return conv2d(x, self.w, self.b, self.compute)
 
 

@@ -58,7 +58,7 @@ def conv_parts(parts: Sequence[Any], kernel: Array, compute: Compute) -> Array:
         stop = start + part.x.shape[-1]
         total += conv_nearest(part.x, kernel[:, :, start:stop], part.factor, compute)
         start = stop
-    return total
+    return total  # ty: ignore[invalid-explicit-return]
 
 
 def conv_nearest(x: Array, kernel: Array, factor: int, compute: Compute) -> Array:

@@ -5,6 +5,8 @@ Simonyan and Zisserman (2015), torchvision's layers 0 to 34; docs/papers/irn.md 
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
@@ -50,6 +52,6 @@ class VGG19(nn.Module):
                 x = jnp.maximum(x, 0.0)
             if pooled:
                 x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-            init = {"kernel_init": unknown, "bias_init": unknown}
+            init: dict[str, Any] = {"kernel_init": unknown, "bias_init": unknown}
             x = Conv(features, compute=self.compute, name=f"conv{index}", **init)(x)
         return x

@@ -20,9 +20,7 @@ from flowsr_jax.types import Array, Batch, LossResult, State
 LOG_2 = math.log(2.0)
 
 
-def objective(
-    params: Params, image: Array, label: Array | None = None
-) -> tuple[Array, dict[str, Array]]:
+def objective(params: Params, image: Array, label: Array | None = None) -> dict[str, Array]:
     """Return per-image terms of the loss, [B] each.
 
     Args:
@@ -40,8 +38,8 @@ def objective(
     if not config.has_classifier:
         return {"bits_per_dim": bits, "bits_y": 0.0 * bits, "class_error": jnp.ones_like(bits)}
     scores = jax.nn.log_softmax(logits(params, top))
-    bits_y = -jnp.take_along_axis(scores, label[:, None], axis=-1)[:, 0] / LOG_2
-    error = (jnp.argmax(scores, axis=-1) != label).astype(jnp.float32)
+    bits_y = -jnp.take_along_axis(scores, label[:, None], axis=-1)[:, 0] / LOG_2  # ty: ignore[not-subscriptable]
+    error = (jnp.argmax(scores, axis=-1) != label).astype(jnp.float32)  # ty: ignore[missing-union-attribute]
     return {"bits_per_dim": bits, "bits_y": bits_y, "class_error": error}
 
 

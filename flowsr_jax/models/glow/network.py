@@ -163,14 +163,14 @@ def forward(
     params: Params, image: Array, label: Array | None = None
 ) -> tuple[list[Array], Array, Array]:
     """Return `Glow.forward` of parameters."""
-    return Glow(params.config).apply({"params": params.tree}, image, label, method="forward")
+    return Glow(params.config).apply({"params": params.tree}, image, label, method="forward")  # ty: ignore[invalid-explicit-return]
 
 
 def whole_flow(config: GlowConfig) -> Chain:
     """Return the flow with the top prior as its last layer: image -> latents."""
     flow = build_flow(config)
     scales = flow["multiscale"]
-    scales = dataclasses.replace(scales, splits=(*scales.splits[:-1], top_prior(config)))
+    scales = dataclasses.replace(scales, splits=(*scales.splits[:-1], top_prior(config)))  # ty: ignore[invalid-argument-type, missing-attribute]
     return Chain((*flow.bijectors[:-1], ("multiscale", scales)))
 
 
@@ -184,9 +184,9 @@ def whole_params(params: Params) -> PyTree:
 
 def inverse(params: Params, latents: list[Array], label: Array | None = None) -> Array:
     """Return `Glow.decode` of parameters."""
-    return Glow(params.config).apply({"params": params.tree}, latents, label, method="decode")
+    return Glow(params.config).apply({"params": params.tree}, latents, label, method="decode")  # ty: ignore[invalid-explicit-return]
 
 
 def logits(params: Params, top: Array) -> Array:
     """Return `Glow.logits` of parameters."""
-    return Glow(params.config).apply({"params": params.tree}, top, method="logits")
+    return Glow(params.config).apply({"params": params.tree}, top, method="logits")  # ty: ignore[invalid-explicit-return]

@@ -17,7 +17,7 @@ from flowsr_jax.config import ConfigError
 from flowsr_jax.models.glow.config import GlowConfig
 from flowsr_jax.models.importer import Importer, MisfitError, make_config, shape_of, show
 from flowsr_jax.models.rules import Rule
-from flowsr_jax.types import Array, Shape
+from flowsr_jax.types import Shape
 
 _VECTOR, _ROW = (1, 1, 1, -1), (1, -1)
 _KINDS = {"conv1x1": "invconv/W", "conv1x1_plu": "invconv/P", "shuffle": "shuffle/indices"}
@@ -49,7 +49,7 @@ def tf_rules(config: GlowConfig) -> list[Rule]:
     return rules
 
 
-def _step_rules(steps: int | None, path: tuple[str, ...], permutation: str) -> list[Rule]:
+def _step_rules(steps: Sequence[str], path: tuple[str, ...], permutation: str) -> list[Rule]:
     def rule(name: str, *where: Any, kind: str = "keep", shape: Shape | None = None) -> Rule:
         return Rule(tuple(f"{s}/{name}" for s in steps), (*path, *where), kind, True, shape=shape)
 
@@ -75,7 +75,10 @@ def _step_rules(steps: int | None, path: tuple[str, ...], permutation: str) -> l
 
 
 def _zeros_rules(
-    scopes: Sequence[str], path: tuple[str, ...], b: Array = _VECTOR, stacked: bool = False
+    scopes: Sequence[str],
+    path: tuple[str, ...],
+    b: tuple[int, ...] = _VECTOR,
+    stacked: bool = False,
 ) -> list[Rule]:
     """Return rules of conv2d_zeros (or linear_zeros, with b a row)."""
 

@@ -47,7 +47,7 @@ def init_restorer(key: Array, config: RestorerConfig) -> PyTree:
 def restore(params: PyTree, lr: Array, config: RestorerConfig, compute: Compute) -> Array:
     """Return LR restored from LR after JPEG [B,h,w,3] in [0,1], neither rounded nor clipped."""
     net = Restorer(config.nf, config.gc, config.nb, compute)
-    return net.apply({"params": params}, lr)
+    return net.apply({"params": params}, lr)  # ty: ignore[invalid-explicit-return]
 
 
 CODECS = ("jpeg", "jpeg_like", "diff_jpeg")
@@ -71,9 +71,9 @@ def codec(name: str = "jpeg", quality: int = 90) -> Callable[[Array], Array]:
     if name == "jpeg":
         return functools.partial(jpeg, quality=quality)
     if name == "jpeg_like":
-        return functools.partial(jpeg_like, quality=quality)
+        return functools.partial(jpeg_like, quality=quality)  # ty: ignore[invalid-explicit-return]
     # DiffJPEG's quality ends before 100.
-    return functools.partial(diff_jpeg, quality=min(quality, 99), luma_transposed=False)
+    return functools.partial(diff_jpeg, quality=min(quality, 99), luma_transposed=False)  # ty: ignore[invalid-explicit-return]
 
 
 def jpeg(images: Array, quality: int = 90) -> Array:

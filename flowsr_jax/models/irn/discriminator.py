@@ -6,7 +6,7 @@ The released discriminator_vgg_128; docs/papers/irn.md section 5.
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def bce(logits: Array, target: float) -> Array:
     return jnp.mean(jax.nn.softplus(logits) - target * logits)
 
 
-def generator_loss(fake: Array, real: Array | None = None, kind: str = "gan") -> Array:
+def generator_loss(fake: Array, real: Any = None, kind: str = "gan") -> Array:
     """Return what the generator minimises, of logits [B,1].
 
     "gan": -log sigmoid(fake) (non-saturating); "ragan": relativistic average, which

@@ -18,7 +18,7 @@ from flowsr_jax.models.irn import compression
 from flowsr_jax.models.irn.config import IRNConfig
 from flowsr_jax.models.irn.network import COLOR_MATRIX, forward, inverse, quantize, z_shape
 from flowsr_jax.nets.conv import matmul
-from flowsr_jax.types import Array, Batch, LossResult, State
+from flowsr_jax.types import Array, Batch, LossResult, Scalar, State
 
 
 def squared(a: Array, b: Array) -> Array:
@@ -67,7 +67,7 @@ def rescale_terms(
     lambda_ce: float = 1.0,
     forward_loss: str = "l2",
     backward_loss: str = "l1",
-    lr_noise: float = 0.0,
+    lr_noise: Scalar = 0.0,
 ) -> tuple[dict[str, Array], Array]:
     """Return the three weighted terms of the rescaling loss, and the reconstruction.
 
@@ -89,7 +89,7 @@ def rescale_terms(
     lr, z_forward = forward(params, hr)
     image = inverse(params, quantize(lr) + lr_noise, z)
     terms = {
-        "l_forw_fit": lambda_fit * fit(lr, guide),
+        "l_forw_fit": lambda_fit * fit(lr, guide),  # ty: ignore[invalid-argument-type]
         "l_forw_ce": lambda_ce * jnp.mean(sum_event(jnp.square(z_forward))),
         "l_back_rec": lambda_rec * reconstruct(hr, image),
     }
@@ -97,7 +97,13 @@ def rescale_terms(
 
 
 def rescale_loss(
-    params: Params, state: State, batch: Batch, key: Array, *, lr_noise: float = 0.0, **options: Any
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    lr_noise: Scalar = 0.0,
+    **options: Any,
 ) -> LossResult:
     """Return loss "rescale": LR guidance, HR reconstruction and distribution matching.
 
@@ -114,7 +120,7 @@ def rescale_loss(
         noise = coin * lr_noise * jax.random.normal(noise_key, guide.shape, jnp.float32)
     z = draw_z(z_key, params.config, guide)
     terms, image = rescale_terms(params, batch["hr"], guide, z, lr_noise=noise, **options)
-    return sum(terms.values()), (state, {**terms, "psnr": psnr(image, batch["hr"])})
+    return sum(terms.values()), (state, {**terms, "psnr": psnr(image, batch["hr"])})  # ty: ignore[invalid-explicit-return]
 
 
 def psnr(image: Array, hr: Array) -> Array:
@@ -165,7 +171,7 @@ def restore_terms(
     restored = compression.restore(params["restorer"], stored, config.restorer, config.compute)
     terms = {"l_jpeg_rec": lambda_jpeg * squared(quantized, restored)}
     if lambda_fit:
-        terms["l_forw_fit"] = lambda_fit * squared(lr, guide)
+        terms["l_forw_fit"] = lambda_fit * squared(lr, guide)  # ty: ignore[invalid-argument-type]
     if lambda_ce:
         terms["l_forw_ce"] = lambda_ce * jnp.mean(sum_event(jnp.square(z_forward)))
     if lambda_rec:
@@ -201,4 +207,4 @@ def restore_loss(
         differentiable=codec != "jpeg",
         **weights,
     )
-    return sum(terms.values()), (state, terms)
+    return sum(terms.values()), (state, terms)  # ty: ignore[invalid-explicit-return]

@@ -43,7 +43,7 @@ def build_flow(config: IRNConfig) -> Chain:
     else:
         net = build_network(config.network, compute=config.compute)
     block = InvertibleBlock(net, config.channels, ScaleForm("sigmoid", config.clamp))
-    options = {"unroll": config.compute.unroll, "memory": config.compute.memory}
+    options: dict[str, Any] = {"unroll": config.compute.unroll, "memory": config.compute.memory}
     stages = [
         (f"blocks{i + 1}", Scan(block, count, **options)) for i, count in enumerate(config.stages)
     ]
@@ -139,13 +139,13 @@ def init(config: IRNConfig, key: Array) -> Params:
 
 def forward(params: Params, hr: Array) -> tuple[Array, Array]:
     """HR [B,s*h,s*w,3] -> (LR [B,h,w,3], z [B,h,w,3*s*s - 3]), neither rounded nor clipped."""
-    return tuple(IRN(params.config).apply({"params": params.tree}, hr, method="encode"))
+    return tuple(IRN(params.config).apply({"params": params.tree}, hr, method="encode"))  # ty: ignore[invalid-explicit-return]
 
 
 def inverse(params: Params, lr: Array, z: Array, prepared: PyTree = None) -> Array:
     """(LR, z) -> HR, not clipped; `prepared` is that of `prepare_inverse`."""
     model, variables = IRN(params.config), {"params": params.tree}
-    return model.apply(variables, [lr, z], prepared, method="decode")
+    return model.apply(variables, [lr, z], prepared, method="decode")  # ty: ignore[invalid-explicit-return]
 
 
 def prepare_inverse(params: Params) -> PyTree:

@@ -77,7 +77,7 @@ def plus_terms(
     if gan == "ragan":
         real_logits, statistics = discriminate(judge, statistics, hr, config.discriminator)
     terms = {
-        "l_forw_fit": lambda_fit * squared(lr, guide),
+        "l_forw_fit": lambda_fit * squared(lr, guide),  # ty: ignore[invalid-argument-type]
         "l_back_rec": lambda_rec * charbonnier(hr, fake),
     }
     if lambda_features and "features" in params:
@@ -107,7 +107,7 @@ def plus_loss(params: Params, state: State, batch: Batch, key: Array, **options:
         params, state["discriminator"], batch["hr"], batch["lr"], z, **options
     )
     metrics = {**terms, "psnr": psnr(fake, batch["hr"])}
-    return sum(terms.values()), ({**state, "discriminator": statistics}, metrics)
+    return sum(terms.values()), ({**state, "discriminator": statistics}, metrics)  # ty: ignore[invalid-explicit-return]
 
 
 def plus_discriminator_loss(

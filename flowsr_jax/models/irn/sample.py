@@ -125,7 +125,7 @@ def sample(
     *,
     temperature: float | Array | None = None,
     num_samples: int | None = None,
-    noise: Array | None = None,
+    noise: Any = None,
     restore: bool = True,
 ) -> Array:
     """Draw HR images of an LR image that `downscale` made; see flowsr_jax.sample.

@@ -100,9 +100,9 @@ class NICE(nn.Module):
 
 def forward(params: Params, image: Array, label: Array | None = None) -> tuple[list[Array], Array]:
     """Return `NICE.encode` of parameters; there are no labels."""
-    return NICE(params.config).apply({"params": params.tree}, image, method="encode")
+    return NICE(params.config).apply({"params": params.tree}, image, method="encode")  # ty: ignore[invalid-explicit-return]
 
 
 def inverse(params: Params, latents: list[Array], label: Array | None = None) -> Array:
     """Return `NICE.decode` of parameters; there are no labels."""
-    return NICE(params.config).apply({"params": params.tree}, latents, method="decode")
+    return NICE(params.config).apply({"params": params.tree}, latents, method="decode")  # ty: ignore[invalid-explicit-return]

@@ -23,7 +23,7 @@ def check_image(config: NICEConfig, image: Array) -> None:
     """Raise TypeError or ValueError unless NICE can take the examples."""
     if len(config.shape) == 3:
         check_image_array("hr", image, config.shape[-1], margin=64.0)
-    elif not jnp.issubdtype(getattr(image, "dtype", None), jnp.floating):
+    elif not jnp.issubdtype(getattr(image, "dtype", None), jnp.floating):  # ty: ignore[invalid-argument-type]
         raise TypeError(f"hr must be a float array [B,{config.dims}] in [0, 1]")
     check_shape(config, image.shape)
 

@@ -13,15 +13,15 @@ from flowsr_jax.models.realnvp.network import (
     move_statistics,
 )
 from flowsr_jax.models.unconditional import noisy, to_bits
-from flowsr_jax.types import Array, Batch, LossResult, State
+from flowsr_jax.types import Array, Batch, LossResult, PyTree, State
 
 PENALISED = ("magnitude", "rescaling_scale")
 
 
-def penalty(weights: Array) -> Array:
+def penalty(weights: PyTree) -> Array:
     """Return the sum of squares of the weight norms' magnitudes and the checkerboards' scales."""
     leaves = jax.tree_util.tree_leaves_with_path(weights)
-    return sum(jnp.sum(jnp.square(x)) for path, x in leaves if path[-1].key in PENALISED)
+    return sum(jnp.sum(jnp.square(x)) for path, x in leaves if path[-1].key in PENALISED)  # ty: ignore[invalid-explicit-return]
 
 
 def nll_loss(

@@ -60,7 +60,7 @@ def build_scale(config: RealNVPConfig, k: int) -> Chain:
     return Chain((*checkers, ("channels", Within(Squeeze(), channels)), (f"scale_{k + 1}", rest)))
 
 
-def _checkerboard(config: RealNVPConfig, dim: int, passed: int | None) -> Bijector:
+def _checkerboard(config: RealNVPConfig, dim: int, passed: str) -> Bijector:
     net = RealNVPNet(dim, config.blocks, True, config.compute, parent=None)
     changed = "odd" if passed == "even" else "even"
     coupling = CheckerboardCoupling(net, AFFINE, passed)
@@ -88,7 +88,7 @@ def split_statistics(tree: PyTree) -> tuple[PyTree, PyTree]:
     return weights, statistics
 
 
-def merge(weights: Array, statistics: PyTree) -> PyTree:
+def merge(weights: PyTree, statistics: PyTree) -> PyTree:
     """Return one tree of two: the inverse of `split_statistics`."""
     merged = dict(weights)
     for name, value in statistics.items():
@@ -164,12 +164,12 @@ def flow_params(params: Params) -> PyTree:
 
 def forward(params: Params, image: Array, label: Array | None = None) -> tuple[list[Array], Array]:
     """Return `RealNVP.encode` of parameters; there are no labels."""
-    return RealNVP(params.config).apply({"params": params.tree}, image, method="encode")
+    return RealNVP(params.config).apply({"params": params.tree}, image, method="encode")  # ty: ignore[invalid-explicit-return]
 
 
 def inverse(params: Params, latents: list[Array], label: Array | None = None) -> Array:
     """Return `RealNVP.decode` of parameters; there are no labels."""
-    return RealNVP(params.config).apply({"params": params.tree}, latents, method="decode")
+    return RealNVP(params.config).apply({"params": params.tree}, latents, method="decode")  # ty: ignore[invalid-explicit-return]
 
 
 def forward_train(params: Params, image: Array) -> tuple[Array, Array, PyTree]:

@@ -32,4 +32,4 @@ def init(config: RRDBConfig, key: Array) -> Params:
 
 def apply(encoder: PyTree, lr: Array, config: RRDBConfig) -> Array:
     """Return the super-resolved image [B,s*h,s*w,3] of the encoder parameters, not clipped."""
-    return RRDBEncoder(config).apply({"params": encoder}, lr)
+    return RRDBEncoder(config).apply({"params": encoder}, lr)  # ty: ignore[invalid-explicit-return]

@@ -32,7 +32,7 @@ def image_shape(config: SR3Config) -> tuple[int, int, int]:
 
 
 def batch_shape(
-    config: SR3Config, lr: Array, shape: Shape, num_samples: int | None, given: Array | None
+    config: SR3Config, lr: Array, shape: Shape | None, num_samples: int | None, given: Any
 ) -> tuple[int, ...]:
     """Return the shape of the result, without a trajectory's axis.
 
@@ -63,7 +63,7 @@ def batch_shape(
     return shape
 
 
-def check_shape(name: str, value: Array, want: tuple[int, ...], rows: bool = False) -> None:
+def check_shape(name: str, value: Any, want: tuple[int, ...], rows: bool = False) -> None:
     """Check that noise has the shape `want`, or with `rows` at least as many in the first axis."""
     if value is None:
         return
@@ -76,7 +76,7 @@ def check_shape(name: str, value: Array, want: tuple[int, ...], rows: bool = Fal
         raise ValueError(f"{name} must have the shape {want}{more}, got {got}")
 
 
-def check_guidance(config: SR3Config, guidance: float, label: Array) -> None:
+def check_guidance(config: SR3Config, guidance: Any, label: Any) -> None:
     """Check a number >= 0, for a model that has something to leave out."""
     if guidance is None:
         return
@@ -87,7 +87,7 @@ def check_guidance(config: SR3Config, guidance: float, label: Array) -> None:
     check_number("guidance", guidance, 0, np.inf)
 
 
-def check_cond_level(config: SR3Config, level: Array) -> None:
+def check_cond_level(config: SR3Config, level: Any) -> None:
     """Check sqrt(gamma) of the condition's noise, for a model that is told it."""
     if level is None:
         return
@@ -96,7 +96,7 @@ def check_cond_level(config: SR3Config, level: Array) -> None:
     check_number("cond_level", level, 0, 1)
 
 
-def check_number(name: str, value: Array, low: float, high: float) -> None:
+def check_number(name: str, value: Any, low: float, high: float) -> None:
     """Check one number in [low, high]; a traced one passes."""
     if isinstance(value, jax.core.Tracer):
         return

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from flowsr_jax.math import holes
 from flowsr_jax.math.resize import imresize
 from flowsr_jax.models.sr3.config import SR3Config
-from flowsr_jax.types import Array
+from flowsr_jax.types import AnyArray, Array, Scalar
 
 
-def condition(
-    config: SR3Config, lr: Array, noise: Array | None = None, level: Array | None = None
-) -> Array:
+def condition(config: SR3Config, lr: Array, noise: Any = None, level: Any = None) -> Array:
     """Return the network's condition: the LR image [B,h,w,C] in [0,1], enlarged, in [-1,1].
 
     MATLAB's bicubic (a = -0.5), clipped as an 8-bit image would be; [B,s*h,s*w,C].
@@ -30,11 +30,11 @@ def condition(
         level = level[:, None, None, None]
         lr = (1 + level * (2 * lr - 1) + jnp.sqrt(1 - level * level) * noise) / 2
     if config.scale > 1:
-        lr = imresize(lr, config.scale)
+        lr = imresize(lr, config.scale)  # ty: ignore[invalid-assignment]
     return 2 * (lr if noisy else jnp.clip(lr, 0, 1)) - 1
 
 
-def to_draw(config: SR3Config, lr: Array) -> Array:
+def to_draw(config: SR3Config, lr: Array) -> AnyArray:
     """Return where images of a model with `holes` are drawn, bool [B,h,w,1]; else lr stays."""
     found = holes.find(lr)
     if config.holes == "some":
@@ -42,7 +42,7 @@ def to_draw(config: SR3Config, lr: Array) -> Array:
     return found
 
 
-def drop(key: Array, value: Array, none: Array, probability: float) -> Array:
+def drop(key: Array, value: Array, none: Scalar, probability: float) -> Array:
     """Replace each example of `value` [B,...] by `none` with the given probability."""
     if not probability:
         return value

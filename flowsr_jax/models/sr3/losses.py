@@ -19,7 +19,7 @@ from flowsr_jax.models.base import Params
 from flowsr_jax.models.sr3.condition import condition, drop, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.network import gamma_of, network
-from flowsr_jax.types import Array, Batch, LossResult, State
+from flowsr_jax.types import AnyArray, Array, Batch, LossResult, State
 
 LEVELS = ("paper", "public", "discrete")
 NORMS = ("l1", "l2")
@@ -96,8 +96,8 @@ def denoising_loss(
     config = params.config
     gamma = gamma_of(config, level)
 
-    def evaluate(x: Array) -> Array:
-        return network(params, x, level, cond, label=label, cond_level=cond_level, key=key)
+    def evaluate(x: AnyArray) -> Array:
+        return network(params, x, level, cond, label=label, cond_level=cond_level, key=key)  # ty: ignore[invalid-argument-type]
 
     x = process.q_sample(x0, noise, jnp.sqrt(gamma))
     if dream is not None:
@@ -175,5 +175,5 @@ def eps_loss(
         given["label"] = drop(extra[3], batch["label"], config.classes, drop_label)
     level = draw_levels(config, level_key, count, levels)
     noise = jax.random.normal(noise_key, x0.shape, jnp.float32)
-    loss, metrics = denoising_loss(params, x0, cond, noise, level, **given, **options)
+    loss, metrics = denoising_loss(params, x0, cond, noise, level, **given, **options)  # ty: ignore[invalid-argument-type]
     return loss, (state, metrics)

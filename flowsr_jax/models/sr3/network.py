@@ -116,7 +116,7 @@ def network(
 ) -> Array:
     """Return the network's raw output [B,H,W,C] (its `prediction`); see `SR3`."""
     options |= {"label": label, "cond_level": cond_level}
-    return SR3(params.config).apply({"params": params.tree}, x, level, cond, **options)
+    return SR3(params.config).apply({"params": params.tree}, x, level, cond, **options)  # ty: ignore[invalid-explicit-return]
 
 
 @jax.jit
@@ -164,7 +164,7 @@ def predict_noise(
     if got != want:
         raise ValueError(f"condition must have the shape {want} (as noisy), got {got}")
     if not isinstance(level, jax.core.Tracer):
-        level = np.asarray(level)
+        level = np.asarray(level)  # ty: ignore[invalid-assignment]
         last = config.schedule.steps - 1
         if config.timed:
             fits = np.all((level >= 0) & (level <= last) & (level == np.round(level)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from flowsr_jax import memory
 from flowsr_jax.diffusion import chain, process
-from flowsr_jax.diffusion.samplers import SamplerConfig, coefficients, grid
+from flowsr_jax.diffusion.samplers import Coefficients, SamplerConfig, coefficients, grid
 from flowsr_jax.diffusion.schedules import warn_if_signal_remains
 from flowsr_jax.math.arrays import is_traced
 from flowsr_jax.models.base import Params, View
@@ -28,7 +28,7 @@ from flowsr_jax.models.sr3.arguments import (
 from flowsr_jax.models.sr3.condition import condition, to_draw
 from flowsr_jax.models.sr3.config import SR3Config
 from flowsr_jax.models.sr3.network import SR3, network, network_levels
-from flowsr_jax.types import Array, PyTree, Shape
+from flowsr_jax.types import Array, PyTree, Scalar, Shape
 
 ROWS = 4096  # tables are padded to multiples: chains of all usual lengths share a program
 UNUSED = (1 << 31) - 1  # number of a step that no chain has
@@ -143,7 +143,7 @@ def sample(
             raise ValueError(f"give a key, or {', '.join(missing)}")
     if label is not None:
         label = check_label(config, label, out[-4])
-        label = jnp.tile(label, math.prod(out[:-4]))
+        label = jnp.tile(label, math.prod(out[:-4]))  # ty: ignore[invalid-argument-type]
     return _draw(
         params,
         lr,
@@ -170,15 +170,15 @@ def sample(
 def _draw(
     params: Params,
     lr: Array,
-    key: Array,
-    table: PyTree,
+    key: Array | None,
+    table: Coefficients,
     steps: int | None,
-    temperature: float | Array,
-    given: Array | None,
-    label: Array,
-    guidance: float,
-    cond_level: Array,
-    limit: float | None,
+    temperature: Scalar,
+    given: Sequence[Any],
+    label: Array | None,
+    guidance: Any,
+    cond_level: Any,
+    limit: Any,
     percentile: float,
     snr: float,
     *,
@@ -198,9 +198,7 @@ def _draw(
     def widen(x: Array) -> Array:
         return jnp.pad(x, outside, mode="symmetric") if any(m for _, m in margin) else x
 
-    def source(
-        given: Array | None, key: Array, shape: Shape, seed: int | None = None
-    ) -> Callable[..., Array] | None:
+    def source(given: Any, key: Any, shape: Shape, seed: Any = None) -> Any:
         """Return (step, ...) -> noise of `shape`, from arrays, a key or a seed."""
         if given is not None:
             rows = given.ndim - len(lead) - 3
@@ -217,7 +215,7 @@ def _draw(
     seed = jnp.asarray(given[0], jnp.float32).reshape(flat) if seeded else None
     start, noise, corrector = (source(given[i], keys[i], flat, seed) for i in range(3))
 
-    def scaled(draw: Callable[..., Array] | None) -> Callable[..., Array] | None:
+    def scaled(draw: Any) -> Any:
         return None if draw is None else lambda *index: temperature * widen(draw(*index))
 
     prepared, cond, known = None, 0.0, None
@@ -237,7 +235,7 @@ def _draw(
         wide = widen(cond)
         prepared = SR3(config).apply({"params": params.tree}, wide, method="prepare")
         if shared:
-            cond, prepared, wide = (jnp.tile(x, (copies, 1, 1, 1)) for x in (cond, prepared, wide))
+            cond, prepared, wide = (jnp.tile(x, (copies, 1, 1, 1)) for x in (cond, prepared, wide))  # ty: ignore[invalid-argument-type]
 
     def denoise(x: Array, level: Array) -> Array:
         told = None if cond_level is None else cond_level[None]
@@ -245,7 +243,7 @@ def _draw(
             return network(params, x, level[None], prepared=prepared, label=label, cond_level=told)
         labels = None if label is None else jnp.append(label, jnp.full_like(label, config.classes))
         plain = prepared if config.classes or prepared is None else 0 * prepared
-        both = None if prepared is None else jnp.concatenate([prepared, plain])
+        both = None if prepared is None else jnp.concatenate([prepared, plain])  # ty: ignore[invalid-argument-type]
         pair = jnp.concatenate([x, x])
         pair = network(params, pair, level[None], prepared=both, label=labels, cond_level=told)
         return process.guide(*jnp.split(pair, 2), guidance)

@@ -158,7 +158,7 @@ def infer_schedule(weights: Mapping[str, Any]) -> ScheduleConfig:
     for name in ("linear", "quad", "cosine", "warmup10", "warmup50", "const", "jsd"):
         ignored = name in ("cosine", "jsd")
         try:
-            schedule = ScheduleConfig(name, len(stored), **({} if ignored else ends))
+            schedule = ScheduleConfig(name, len(stored), **({} if ignored else ends))  # ty: ignore[invalid-argument-type]
         except ConfigError:
             continue
         if np.allclose(schedules.betas(schedule), stored, rtol=1e-6, atol=0):

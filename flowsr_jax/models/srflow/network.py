@@ -6,6 +6,8 @@ options marked "ours" are off for them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -143,7 +145,7 @@ class SRFlow(nn.Module):
                 if stacked is not None:
                     parts.append(Upsampled(stacked, factor))
             if config.condition_on_estimate:
-                squeezed, _ = Squeeze().forward({}, squeezed)
+                squeezed, _ = Squeeze().forward({}, squeezed)  # ty: ignore[invalid-argument-type]
                 parts.append(Upsampled(squeezed, 1))
             if config.told_noise:
                 parts.append(Upsampled(_noise_plane(config, parts[0].x, sigma), parts[0].factor))
@@ -185,7 +187,7 @@ def condition(params: Params, lr: Array, sigma: Array | None = None) -> PyTree:
     return SRFlow(params.config).apply({"params": params.tree}, lr, sigma, method="condition")
 
 
-def _noise_plane(config: SRFlowConfig, x: Array, sigma: Array) -> Array:
+def _noise_plane(config: SRFlowConfig, x: Array, sigma: Any) -> Array:
     """Return the told noise as one channel [B,h,w,1] beside x [B,h,w,C], from 0 to 1."""
     share = jnp.asarray(0.0 if sigma is None else sigma, jnp.float32) / config.told_noise
     return jnp.broadcast_to(share.reshape(-1, 1, 1, 1), (*x.shape[:-1], 1))

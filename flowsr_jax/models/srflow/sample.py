@@ -14,7 +14,7 @@ from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.rrdb.network import apply as encoder_apply
 from flowsr_jax.models.srflow.config import SRFlowConfig
 from flowsr_jax.models.srflow.network import SRFlow, build_flow, condition, latent_shapes
-from flowsr_jax.types import Array
+from flowsr_jax.types import Array, Scalar
 
 
 def encode(
@@ -37,7 +37,7 @@ def encode(
 
 @jax.jit
 def _encode(params: Params, hr: Array, lr: Array, sigma: Array) -> tuple[list[Array], Array]:
-    return SRFlow(params.config).apply({"params": params.tree}, hr, lr, sigma, method="encode")
+    return SRFlow(params.config).apply({"params": params.tree}, hr, lr, sigma, method="encode")  # ty: ignore[invalid-explicit-return]
 
 
 def decode(params: Params, latents: list[Array], lr: Array, *, sigma: Array | None = None) -> Array:
@@ -47,10 +47,10 @@ def decode(params: Params, latents: list[Array], lr: Array, *, sigma: Array | No
 
 @jax.jit
 def _decode(params: Params, latents: list[Array], lr: Array, sigma: Array) -> Array:
-    return SRFlow(params.config).apply({"params": params.tree}, latents, lr, sigma, method="decode")
+    return SRFlow(params.config).apply({"params": params.tree}, latents, lr, sigma, method="decode")  # ty: ignore[invalid-explicit-return]
 
 
-def _check_sigma(config: SRFlowConfig, sigma: Array) -> Array | None:
+def _check_sigma(config: SRFlowConfig, sigma: Any) -> Array | None:
     """Return sigma as float32, or None; ValueError unless the model can be told it."""
     if sigma is None:
         return None
@@ -108,9 +108,9 @@ def _sample(
     params: Params,
     lr: Array,
     key: Array,
-    temperature: float | Array,
-    noise: Array,
-    sigma: Array,
+    temperature: Scalar | None,
+    noise: Any,
+    sigma: Any,
     num_samples: int | None,
     denoise: bool,
 ) -> Array:
@@ -129,14 +129,14 @@ def _sample(
     elif num_samples is None:
         noise = [z[None] for z in noise]
 
-    def draw(z: Array) -> Array:
+    def draw(z: list[Array]) -> Array:
         return flow.inverse(params["flow"], z, cond, prepared)[0]
 
     images = jax.vmap(draw)([temperature * z for z in noise])
     if denoise and sigma is not None:
         model, variables = SRFlow(config), {"params": params.tree}
         density = lambda image: model.apply(variables, image, cond, method="density")  # noqa: E731
-        score = jax.vmap(jax.grad(lambda image: jnp.sum(density(image)[1])))
+        score = jax.vmap(jax.grad(lambda image: jnp.sum(density(image)[1])))  # ty: ignore[invalid-argument-type]
         variance = jnp.square(sigma / 255.0).reshape(-1, 1, 1, 1)
         images = images + variance * score(images)
     return images[0] if num_samples is None else images
