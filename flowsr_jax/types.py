@@ -18,4 +18,6 @@ Padding = Sequence[tuple[int, int]]  # before and after, of height and width
 Precision = jax.lax.Precision
 Batch = Mapping[str, Array]
 State = Mapping[str, Any]  # arrays that are carried beside the weights
+# (bijector, params, x, cond) -> (params, y, logdet), as all parts of a composite learn
+Learn = Callable[..., tuple[PyTree, Any, Array]]
 LossResult = tuple[Array, tuple[State, dict[str, Array]]]  # scalar, (new state, metrics)

@@ -30,6 +30,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from flowsr_jax.types import Learn
+
 Array = jax.Array
 PyTree = Any
 Shape = tuple[int, ...]
@@ -178,7 +180,7 @@ class Composite(Bijector):
 
     @abc.abstractmethod
     def learned(
-        self, learn: Any, params: PyTree, x: Any, cond: PyTree, inverse: bool
+        self, learn: Learn, params: PyTree, x: Any, cond: PyTree, inverse: bool
     ) -> tuple[PyTree, Any, Array]:
         """Return (params, y, logdet) where every part runs as learn(part, params, x, cond).
 

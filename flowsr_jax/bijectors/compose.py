@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from flowsr_jax.bijectors.base import (
     require,
     zeros_logdet,
 )
+from flowsr_jax.types import Learn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Chain(Composite):
         return y, (dparams, dy, dcond, dprepared)
 
     def learned(
-        self, learn: Any, params: PyTree, x: Any, cond: PyTree, inverse: bool
+        self, learn: Learn, params: PyTree, x: Any, cond: PyTree, inverse: bool
     ) -> tuple[PyTree, Any, Array]:
         total: Any = 0.0 if inverse else zeros_logdet(x)
         new = {}
@@ -229,14 +231,16 @@ class MultiScale(Composite):
         return self._inverse(run, y)[1:]
 
     def learned(
-        self, learn: Any, params: PyTree, x: Any, cond: PyTree, inverse: bool
+        self, learn: Learn, params: PyTree, x: Any, cond: PyTree, inverse: bool
     ) -> tuple[PyTree, Any, Array]:
-        def run(name: str, kind: str, i: int, part: Bijector, x: Any) -> Any:
+        def run(name: str, kind: str, i: int, part: Bijector, x: Any) -> tuple[PyTree, Any, Array]:
             return learn(part, params[name][kind], x, self._cond(cond, i))
 
         return self._inverse(run, x) if inverse else self._forward(run, x)
 
-    def _forward(self, run: Any, x: Any) -> tuple[PyTree, list[Array], Array]:
+    def _forward(
+        self, run: Callable[..., tuple[PyTree, Any, Array]], x: Any
+    ) -> tuple[PyTree, list[Array], Array]:
         """Return (params, latents, logdet), where run(*step, x) gives those of one step."""
         total, latents = zeros_logdet(x), []
         new: dict[str, dict[str, PyTree]] = {}
@@ -249,7 +253,9 @@ class MultiScale(Composite):
                 latents.append(latent)
         return new, [*latents, x], total
 
-    def _inverse(self, run: Any, y: Any) -> tuple[PyTree, Array, Array]:
+    def _inverse(
+        self, run: Callable[..., tuple[PyTree, Any, Array]], y: Any
+    ) -> tuple[PyTree, Array, Array]:
         """Return (params, image, logdet), where run(*step, y) gives those of one step's inverse."""
         latents = list(y)
         count = 1 + sum(part.diverts for *_, part in self._steps())

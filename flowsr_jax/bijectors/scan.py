@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from flowsr_jax.bijectors.base import (
 )
 from flowsr_jax.config import choice
 from flowsr_jax.nets.conv import MEMORY
+from flowsr_jax.types import Learn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +96,9 @@ class Scan(Composite):
         return run(self, inverse, params, x, cond, prepared)
 
     def learned(
-        self, learn: Any, params: PyTree, x: Any, cond: PyTree, inverse: bool
+        self, learn: Learn, params: PyTree, x: Any, cond: PyTree, inverse: bool
     ) -> tuple[PyTree, Any, Array]:
-        def body(carry: Any, step_params: PyTree) -> Any:
+        def body(carry: Any, step_params: PyTree) -> tuple[Any, PyTree]:
             z, total = carry
             new, z, logdet = learn(self.step, step_params, z, cond)
             return (z, total + logdet), new
@@ -117,7 +118,7 @@ def stack_steps(steps: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 
-def _loop(scan: Scan, body: Any, carry: Any, xs: PyTree, reverse: bool) -> Any:
+def _loop(scan: Scan, body: Callable[..., Any], carry: Any, xs: PyTree, reverse: bool) -> Any:
     unroll = scan.length if scan.unroll else 1
     return jax.lax.scan(body, carry, xs, length=scan.length, reverse=reverse, unroll=unroll)
 
@@ -128,7 +129,7 @@ def _run_steps(
     """Return (z, logdet[B]) of all steps."""
     method = scan.step.inverse if inverse else scan.step.forward
 
-    def body(carry: Any, xs: Any) -> Any:
+    def body(carry: Any, xs: Any) -> tuple[Any, PyTree]:
         z, total = carry
         z, logdet = method(xs[0], z, cond, xs[1])
         return (z, total + logdet), None
@@ -158,7 +159,7 @@ def _reversible_bwd(
     params, z, cond, prepared = residuals
     dz, dlogdet = cotangents
 
-    def body(carry: Any, xs: Any) -> Any:
+    def body(carry: Any, xs: Any) -> tuple[Any, PyTree]:
         z, dz, dcond = carry
         z, (dparams, dz, dc, dprepared) = scan.step.vjp_from_output(
             xs[0], z, (dz, dlogdet), cond, xs[1], inverse

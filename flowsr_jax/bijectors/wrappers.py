@@ -20,6 +20,7 @@ from flowsr_jax.bijectors.base import (
     zeros_logdet,
 )
 from flowsr_jax.config import choice
+from flowsr_jax.types import Learn
 
 
 class Wrapper(Composite):
@@ -73,7 +74,7 @@ class Wrapper(Composite):
         return self.leave(inside, rest), logdet
 
     def learned(
-        self, learn: Any, params: PyTree, x: Array, cond: PyTree, inverse: bool
+        self, learn: Learn, params: PyTree, x: Array, cond: PyTree, inverse: bool
     ) -> tuple[PyTree, Array, Array]:
         inside, rest = self.enter(x)
         params, inside, logdet = learn(self.inner, params, inside, cond)

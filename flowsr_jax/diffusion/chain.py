@@ -15,7 +15,7 @@ from jax.extend.random import threefry_2x32
 
 from flowsr_jax.diffusion import process
 from flowsr_jax.diffusion.samplers import Coefficients
-from flowsr_jax.types import Array, PyTree, Shape
+from flowsr_jax.types import AnyArray, Array, PyTree, Scalar, Shape
 
 
 def pad(table: Coefficients, multiple: int) -> Coefficients:
@@ -26,18 +26,18 @@ def pad(table: Coefficients, multiple: int) -> Coefficients:
 
 
 def refine(
-    denoise: Callable,
+    denoise: Callable[..., Array],
     x: Array,
     table: Coefficients,
     *,
-    steps: int | None = None,
-    noise: Callable | None = None,
+    steps: int | Array | None = None,
+    noise: Callable[..., Array] | None = None,
     limit: float = 1.0,
     percentile: float | None = None,
-    center: Any = 0.0,
+    center: Scalar = 0.0,
     corrector_steps: int = 0,
-    corrector_noise: Callable | None = None,
-    snr: float = 0.16,
+    corrector_noise: Callable[..., Array] | None = None,
+    snr: float | None = 0.16,
     trajectory: int = 0,
 ) -> Array:
     """Run a chain from noise to an image, as one loop.
@@ -108,11 +108,11 @@ def refine(
     return kept if trajectory else x
 
 
-def _mean_norm(x: Array) -> Array:
+def _mean_norm(x: AnyArray) -> Array:
     return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(x.reshape(len(x), -1)), axis=1)))
 
 
-def noise_from_key(key: Array, shape: Shape, dtype: Any = jnp.float32) -> Callable:
+def noise_from_key(key: Array, shape: Shape, dtype: Any = jnp.float32) -> Callable[..., Array]:
     """Return (step, ...) -> fresh standard-normal array, for `refine`."""
 
     def at(*index: Any) -> Array:
@@ -121,7 +121,7 @@ def noise_from_key(key: Array, shape: Shape, dtype: Any = jnp.float32) -> Callab
     return at
 
 
-def noise_from_array(noises: Array) -> Callable:
+def noise_from_array(noises: Array) -> Callable[..., Array]:
     """Return step -> noises[step] (the last row beyond the end), for `refine`.
 
     The last step of a chain draws no noise, so N - 1 rows are enough for N steps.
@@ -137,7 +137,7 @@ def noise_from_array(noises: Array) -> Callable:
     return at
 
 
-def noise_from_seed(seed: Array) -> Callable:
+def noise_from_seed(seed: Array) -> Callable[..., Array]:
     """Return (step, ...) -> noise that depends, at each place, on `seed` there alone.
 
     A Threefry hash of the seed's bits, so that windows of one large seed see the same

@@ -20,13 +20,13 @@ PREDICTIONS = ("eps", "x0", "v")
 VARIANCES = ("tilde", "beta")
 
 
-def per_example(value: AnyArray, like: AnyArray) -> AnyArray:
+def per_example(value: Scalar, like: AnyArray) -> Array:
     """Return a scalar or [B] as an array that broadcasts against `like` [B, ...]."""
     value = jnp.asarray(value)
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
 
 
-def q_sample(x0: Array, noise: Array, level: AnyArray) -> AnyArray:
+def q_sample(x0: Array, noise: Array, level: Scalar) -> Array:
     """Return the noisy image level * x0 + sqrt(1 - level^2) * noise."""
     level = per_example(level, x0)
     return level * x0 + jnp.sqrt(1 - level * level) * noise

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from flowsr_jax.config import ConfigError, NotNegative, Range, check_ranges, choice
+from flowsr_jax.types import Scalar
 
 NAMES = ("linear", "quad", "const", "warmup10", "warmup50", "cosine", "jsd", "geometric", "given")
 BUFFERS = (
@@ -199,7 +200,7 @@ def trailing_grid(config: ScheduleConfig, steps: int) -> np.ndarray:
     return np.append(gammas(config)[trailing_timesteps(config.steps, steps)], 1.0)
 
 
-def log_snr(gamma: Any) -> np.ndarray:
+def log_snr(gamma: Scalar) -> np.ndarray:
     """Return lambda = 0.5 log(gamma / (1 - gamma)); infinite at 1."""
     gamma = np.asarray(gamma, np.float64)
     with np.errstate(divide="ignore"):
@@ -211,7 +212,7 @@ def log_snr_grid(first: float, last: float, steps: int) -> np.ndarray:
     return 1 / (1 + np.exp(-2 * np.linspace(log_snr(first), log_snr(last), steps + 1)))
 
 
-def timestep_of(config: ScheduleConfig, gamma: Any) -> np.ndarray:
+def timestep_of(config: ScheduleConfig, gamma: Scalar) -> np.ndarray:
     """Return the 0-based timesteps of signal levels; between the schedule's, by lambda."""
     known = log_snr(gammas(config))[::-1]
     return np.interp(log_snr(gamma), known, np.arange(config.steps)[::-1].astype(np.float64))

@@ -56,7 +56,7 @@ def check_images(x: AnyArray, channels: int | None = None) -> None:
 
 
 def check_values(
-    name: str, value: Scalar, low: float, high: float, *, whole: bool = False, ends: Any = True
+    name: str, value: Scalar, low: float, high: float, *, whole: bool = False, ends: bool = True
 ) -> None:
     """Raise ValueError unless known values lie in low..high (`ends`: ends included)."""
     if is_traced(value):

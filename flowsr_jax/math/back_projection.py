@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -78,10 +77,10 @@ class _Axis:
         np.add.at(banded, (band + row - col, col), value)
         self._cholesky = cholesky_banded(banded)
 
-    def down(self, x: AnyArray, axis: int) -> AnyArray:
+    def down(self, x: np.ndarray, axis: int) -> np.ndarray:
         return _along(lambda y: self._down @ y, x, axis)
 
-    def up(self, x: AnyArray, axis: int) -> AnyArray:
+    def up(self, x: np.ndarray, axis: int) -> np.ndarray:
         from scipy.linalg import cho_solve_banded
 
         return _along(lambda y: self._up @ cho_solve_banded((self._cholesky, False), y), x, axis)
@@ -90,8 +89,8 @@ class _Axis:
 _axis = functools.lru_cache(maxsize=16)(_Axis)
 
 
-def _along(function: Callable[..., Any], x: AnyArray, axis: int) -> AnyArray:
+def _along(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, axis: int) -> np.ndarray:
     """Apply a function of columns [n, any number] along an axis."""
-    x = np.moveaxis(x, axis, 0)  # ty: ignore[invalid-argument-type]
+    x = np.moveaxis(x, axis, 0)
     y = function(x.reshape(len(x), -1))
     return np.moveaxis(y.reshape(len(y), *x.shape[1:]), 0, axis)

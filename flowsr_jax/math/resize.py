@@ -168,7 +168,7 @@ def _as_batch(image: AnyArray) -> tuple[AnyArray, Callable[[AnyArray], AnyArray]
 
 def _axes(
     size: tuple[int, ...], scale: Any, output_shape: tuple[int, ...] | None, border: str
-) -> list[Any]:
+) -> list[tuple[int, tuple[int, int, float]]]:
     """Return [(axis, (n, m, ratio))] of [B,H,W,C] in the order of the two passes."""
     if (scale is None) == (output_shape is None):
         raise ValueError(
@@ -224,7 +224,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _resize_numpy(x: Any, taps: PyTree, border: str, uint8_stages: bool) -> AnyArray:
+def _resize_numpy(x: Any, taps: PyTree, border: str, uint8_stages: bool) -> np.ndarray:
     dtype = x.dtype
     for number, (axis, (weights, index)) in enumerate(taps.items()):
         x = (_sum_rows if axis == 1 else _sum_columns)(x, weights, index)
@@ -238,7 +238,7 @@ def _resize_numpy(x: Any, taps: PyTree, border: str, uint8_stages: bool) -> AnyA
 # on the window, which a matrix product would not promise.
 
 
-def _sum_rows(x: AnyArray, weights: AnyArray, index: AnyArray) -> AnyArray:
+def _sum_rows(x: np.ndarray, weights: np.ndarray, index: np.ndarray) -> np.ndarray:
     b, _, w, c = x.shape
     out = np.zeros((b, len(index), w, c))
     block = max(1, BLOCK_BYTES // max(1, 8 * b * w * c))
@@ -249,7 +249,7 @@ def _sum_rows(x: AnyArray, weights: AnyArray, index: AnyArray) -> AnyArray:
     return out
 
 
-def _sum_columns(x: AnyArray, weights: AnyArray, index: AnyArray) -> AnyArray:
+def _sum_columns(x: np.ndarray, weights: np.ndarray, index: np.ndarray) -> np.ndarray:
     b, h, _, c = x.shape
     out = np.zeros((b, h, len(index), c))
     wide = np.repeat(weights[:, :, None], c, axis=2)  # spares a slow broadcast over channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -49,12 +50,20 @@ class FromNNX(nn.Module):
         return module(x, cond) if self.cond_channels else module(x)
 
 
-def _make(cls: Any, options: Any, ci: int, co: int, rngs: Any) -> Any:
+def _make(
+    cls: Callable[..., nnx.Module],
+    options: tuple[tuple[str, Any], ...],
+    ci: int,
+    co: int,
+    rngs: nnx.Rngs,
+) -> Any:
     return cls(ci, co, **dict(options), rngs=rngs)
 
 
 @functools.lru_cache(maxsize=256)
-def _skeleton(cls: Any, options: Any, ci: int, co: int) -> tuple[Any, Any]:
+def _skeleton(
+    cls: type[nnx.Module], options: tuple[tuple[str, Any], ...], ci: int, co: int
+) -> tuple[Any, Any]:
     """Return (graph definition, structure of the parameters) of the module; nothing is drawn."""
     module = nnx.eval_shape(lambda: _make(cls, options, ci, co, nnx.Rngs(0)))
     graph, params, rest = nnx.split(module, nnx.Param, ...)

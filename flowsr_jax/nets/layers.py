@@ -102,7 +102,7 @@ class Tree(nn.Module):
       draw: (key) -> initial parameters; {} if there are none.
     """
 
-    draw: Callable[[jax.Array], dict]
+    draw: Callable[[jax.Array], PyTree]
 
     def __call__(self) -> dict:
         if self.is_initializing() and not self.variables:
@@ -319,7 +319,7 @@ def _draws(closed: Any) -> Any:
     return closed.replace(jaxpr=closed.jaxpr.replace(eqns=kept[::-1]))
 
 
-def stacked(block: nn.Module, length: int) -> Initializer:
+def stacked(block: nn.Module, length: int) -> Callable[[Array, Shape], PyTree]:
     """Return the initialiser of `length` equal blocks, their leaves stacked along a first axis.
 
     A loop and not `nn.scan`, whose own initialisation compiles for seconds.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from flowsr_jax.nets.conv import matmul
 from flowsr_jax.nets.layers import Dense, Initializer, leaf, uniform, zeros
-from flowsr_jax.types import Array, PyTree
+from flowsr_jax.types import Array
 
 
 class _FirstLayer(nn.Module):
@@ -21,7 +21,7 @@ class _FirstLayer(nn.Module):
     kernel_init: Initializer
 
     @nn.compact
-    def __call__(self, x: Array, cond: Array | None, prepared: PyTree) -> Array:
+    def __call__(self, x: Array | None, cond: Array | None, prepared: Array | None) -> Array:
         terms = []
         if self.cond_channels:
             w = leaf(self, "w_cond", self.kernel_init, (self.cond_channels, self.width))
@@ -68,7 +68,7 @@ class MLP(nn.Module):
         inputs = (0 if x is None else x.shape[-1]) + self.cond_channels
         sizes = [*[self.width] * self.layers, self.features]
         first = _FirstLayer(sizes[0], self.cond_channels, self._init(0, inputs), name="layer0")
-        h = first(x, cond, prepared)  # ty: ignore[invalid-argument-type]
+        h = first(x, cond, prepared)
         for i, size in enumerate(sizes[1:], start=1):
             layer = Dense(size, kernel_init=self._init(i, self.width), name=f"layer{i}")
             h = layer(nn.relu(h))

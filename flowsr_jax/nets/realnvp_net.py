@@ -165,5 +165,5 @@ class RealNVPNet(nn.Module):
 
         (_, skips), used = jax.lax.scan(run, (h, skips), params)
         if train:
-            self.put_variable("params", "blocks", {**params, **used})  # ty: ignore[invalid-argument-type]
+            self.put_variable("params", "blocks", {**params, **used})
         return skips

@@ -91,7 +91,7 @@ class RRDBEncoder(nn.Module):
         self.conv_first = Conv(c.nf, **torch_default(9 * c.in_channels), compute=compute)
         # Any size will do: blocks keep it, and their parameters do not depend on it.
         draw = stacked(self._block, c.nb)
-        self.blocks = Tree(lambda key: draw(key, (8, 8, c.nf)))  # ty: ignore[invalid-argument-type]
+        self.blocks = Tree(lambda key: draw(key, (8, 8, c.nf)))
         self.trunk_conv = Conv(c.nf, **default, compute=compute)
         if c.head == "subpixel":
             features = c.out_channels * c.scale**2

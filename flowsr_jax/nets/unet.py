@@ -208,8 +208,7 @@ class UNet(nn.Module):
         e = e if embedding is None else e + embedding
         if c.conditioning == "time" or c.block == "biggan":
             e = jax.nn.silu(e)
-        skips: list[Array] = []
-        h: Any = None
+        skips, h = [], None
         for index, (name, layer) in enumerate(plan(c).items()):
             evaluate = self.layers[name]
             if name == "downs.0":
@@ -218,7 +217,7 @@ class UNet(nn.Module):
                 return evaluate(h)
             elif is_block(layer, c):
                 if name.startswith("ups") and layer.kind == "block":
-                    h = jnp.concatenate([h, skips.pop()], axis=-1)
+                    h = jnp.concatenate([h, skips.pop()], axis=-1)  # ty: ignore[invalid-argument-type]
                 h = evaluate(h, e, None if key is None else jax.random.fold_in(key, index))
             else:
                 h = evaluate(h)

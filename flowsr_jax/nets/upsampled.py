@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +45,12 @@ def nearest(x: Array, factor: int) -> Array:
     return x if factor == 1 else jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
 
 
-def dense(parts: Sequence[Any]) -> Array:
+def dense(parts: Sequence[Upsampled]) -> Array:
     """Return the channels of all `Upsampled` parts, enlarged and side by side: [B,H,W,C]."""
     return jnp.concatenate([nearest(part.x, part.factor) for part in parts], axis=-1)
 
 
-def conv_parts(parts: Sequence[Any], kernel: Array, compute: Compute) -> Array:
+def conv_parts(parts: Sequence[Upsampled], kernel: Array, compute: Compute) -> Array:
     """Return the 3x3 convolution of `dense(parts)`, [3,3,C,Co] -> [B,H,W,Co] float32."""
     total, start = 0.0, 0
     for part in parts:
