@@ -33,7 +33,7 @@ def q_sample(x0: Array, noise: Array, level: Scalar) -> Array:
 
 
 def posterior(
-    x0: Array, x: Array, gamma: AnyArray, next_gamma: AnyArray, variance: str = "tilde"
+    x0: Array, x: Array, gamma: Scalar, next_gamma: Scalar, variance: str = "tilde"
 ) -> tuple[Array, Array]:
     """Return (mean, variance) of q(x_next | x, x0), from gamma to next_gamma > gamma.
 
@@ -47,8 +47,8 @@ def posterior(
 
 
 def ancestral_coefficients(
-    gamma: AnyArray, next_gamma: AnyArray, variance: str = "tilde"
-) -> tuple[Any, ...]:
+    gamma: Scalar, next_gamma: Scalar, variance: str = "tilde"
+) -> tuple[Any, Any, Any]:
     """Return the posterior's (factor of x0, factor of x, variance); NumPy or JAX."""
     choice("variance", variance, VARIANCES)
     a = gamma / next_gamma
@@ -57,7 +57,7 @@ def ancestral_coefficients(
     return next_gamma**0.5 * b / (1 - gamma), a**0.5 * (1 - next_gamma) / (1 - gamma), spread
 
 
-def conversion(prediction: str, gamma: AnyArray) -> tuple[Any, ...]:
+def conversion(prediction: str, gamma: Scalar) -> tuple[Any, Any, Any, Any]:
     """Return (x0_x, x0_out, eps_x, eps_out) with x0 = x0_x x + x0_out out, eps likewise."""
     signal, noise = gamma**0.5, (1 - gamma) ** 0.5
     zero, one = 0 * gamma, 0 * gamma + 1
@@ -68,15 +68,13 @@ def conversion(prediction: str, gamma: AnyArray) -> tuple[Any, ...]:
     return signal, -noise, noise, signal
 
 
-def predictions(
-    prediction: str, out: AnyArray, x: AnyArray, gamma: AnyArray
-) -> tuple[Array, Array]:
+def predictions(prediction: str, out: AnyArray, x: AnyArray, gamma: Scalar) -> tuple[Array, Array]:
     """Return (x0, eps) of a network output [B, ...] at the noisy image x."""
     x0_x, x0_out, eps_x, eps_out = conversion(prediction, per_example(gamma, x))
     return x0_x * x + x0_out * out, eps_x * x + eps_out * out
 
 
-def target(prediction: str, x0: Array, eps: Array, gamma: AnyArray) -> Array:
+def target(prediction: str, x0: Array, eps: Array, gamma: Scalar) -> Array:
     """Return what the network is trained to give."""
     if choice("prediction", prediction, PREDICTIONS) == "eps":
         return eps
@@ -86,12 +84,12 @@ def target(prediction: str, x0: Array, eps: Array, gamma: AnyArray) -> Array:
     return jnp.sqrt(gamma) * eps - jnp.sqrt(1 - gamma) * x0
 
 
-def score(eps: Array, gamma: AnyArray) -> Array:
+def score(eps: Array, gamma: Scalar) -> Array:
     """Return grad log p_gamma(x) = -eps / sqrt(1 - gamma)."""
     return -eps / jnp.sqrt(1 - per_example(gamma, eps))
 
 
-def min_snr_weight(prediction: str, gamma: AnyArray, k: float = 5.0) -> Array:
+def min_snr_weight(prediction: str, gamma: Scalar, k: float = 5.0) -> Array:
     """Return the min-SNR-k factor [B] of the squared error in the prediction's own space.
 
     min(SNR, k) / SNR for eps, min(SNR, k) for x0, min(SNR, k) / (SNR + 1) for v, with

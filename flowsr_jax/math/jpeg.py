@@ -177,7 +177,7 @@ def ycbcr_planes(x: AnyArray) -> tuple[AnyArray, ...]:
     return y, *(pool_2x2(plane) / 4 for plane in (cb, cr))
 
 
-def rgb_to_ycbcr(levels: np.ndarray) -> tuple[AnyArray, ...]:
+def rgb_to_ycbcr(levels: AnyArray) -> tuple[AnyArray, ...]:
     """Return (y, cb, cr), each [...], of RGB levels [...,3] in 0..255; full range (JFIF)."""
     red, green, blue = (levels[..., i] for i in range(3))
     y = 0.299 * red + 0.587 * green + 0.114 * blue

@@ -273,7 +273,7 @@ def _resize_jax(x: AnyArray, taps: PyTree, border: str, uint8_stages: bool) -> A
     return x.astype(dtype)
 
 
-def _enlarge_any(x: AnyArray, scale: Any, border: str) -> AnyArray:
+def _enlarge_any(x: AnyArray, scale: float | None, border: str) -> AnyArray:
     """Return [B,H,W,C] of open (symbolic) sizes enlarged, as jax.export traces them.
 
     At a whole scale s the weights repeat every s results, so no table of all positions

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -197,8 +196,8 @@ def _convolve(
     stride: int,
     x: Array,
     kernel: Array,
-    dims: Any = DIMS,
-    spread: Any = (1, 1),
+    dims: tuple[str, str, str] = DIMS,
+    spread: tuple[int, int] = (1, 1),
     precision: Precision = HIGHEST,
 ) -> Array:
     return lax.conv_general_dilated(
@@ -261,7 +260,7 @@ def _conv_gemm_fwd(
 
 
 def _conv_gemm_bwd(
-    padding: Padding, precision: Precision, residuals: Array, g: Array
+    padding: Padding, precision: Precision, residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     g = g.astype(x.dtype)
