@@ -30,7 +30,7 @@ COLOR_MATRIX = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, 
 
 
 def build_flow(config: IRNConfig) -> Chain:
-    """The network as a bijector HR image -> [..., LR channels then z]."""
+    """Return the network as a bijector HR image -> [..., LR channels then z]."""
     levels = config.scale.bit_length() - 1
     downs = {
         "haar": [Haar()] * levels,
@@ -120,7 +120,7 @@ def init_generator(config: IRNConfig, key: Array) -> PyTree:
 
 
 def init(config: IRNConfig, key: Array) -> Params:
-    """Random parameters with the released code's initial values.
+    """Return random parameters with the released code's initial values.
 
     At first every block is the identity, so that the LR image is the box mean of HR.
     The VGG19 of `features` is filled with NaN: it has to be taken over from a file.
@@ -138,33 +138,33 @@ def init(config: IRNConfig, key: Array) -> Params:
 
 
 def forward(params: Params, hr: Array) -> tuple[Array, Array]:
-    """HR [B,s*h,s*w,3] -> (LR [B,h,w,3], z [B,h,w,3*s*s - 3]), neither rounded nor clipped."""
+    """Return (LR [B,h,w,3], z [B,h,w,3*s*s - 3]) of hr [B,s*h,s*w,3], not rounded or clipped."""
     return tuple(IRN(params.config).apply({"params": params.tree}, hr, method="encode"))  # ty: ignore[invalid-explicit-return]
 
 
 def inverse(params: Params, lr: Array, z: Array, prepared: PyTree = None) -> Array:
-    """(LR, z) -> HR, not clipped; `prepared` is that of `prepare_inverse`."""
+    """Return HR of (LR, z), not clipped; `prepared` is that of `prepare_inverse`."""
     model, variables = IRN(params.config), {"params": params.tree}
     return model.apply(variables, [lr, z], prepared, method="decode")  # ty: ignore[invalid-explicit-return]
 
 
 def prepare_inverse(params: Params) -> PyTree:
-    """What all inverse passes share (the inverse of a learned matrix)."""
+    """Return what all inverse passes share (the inverse of a learned matrix)."""
     return IRN(params.config).apply({"params": params.tree}, method="prepare_inverse")
 
 
 def z_shape(config: IRNConfig, lr_shape: Shape) -> tuple[int, ...]:
-    """Shape of z for an LR batch [B,h,w,C]."""
+    """Return the shape of z for an LR batch [B,h,w,C]."""
     return (*lr_shape[:-1], config.latent_channels)
 
 
 def latent_shapes(config: IRNConfig, lr_shape: Shape) -> list[tuple[int, ...]]:
-    """Shapes of the LR image and z, for an LR batch [B,h,w,C]."""
+    """Return the shapes of the LR image and of z for an LR batch [B,h,w,C]."""
     return [tuple(lr_shape), z_shape(config, lr_shape)]
 
 
 def noise_shapes(config: IRNConfig, lr_shape: Shape, **options: Any) -> list[tuple[int, ...]]:
-    """[the shape of z]."""
+    """Return the shapes of the noise that sampling draws: that of z."""
     del options
     return [z_shape(config, lr_shape)]
 
