@@ -286,7 +286,7 @@ FILES = {  # suffix, how it is made, what it claims, what is said
         "holds 20 bytes",
     ),
     "nothing": (".pth", lambda p: p.write_bytes(b""), "is empty"),
-    "a web page": (".pth", lambda p: p.write_bytes(b"<!DOCTYPE html><html>"), "b'<!DOCTYP'"),
+    "a web page": (".pth", lambda p: p.write_bytes(b"<!DOCTYPE html><html>"), "is a web page"),
     "a bare pickle": (".pth", lambda p: p.write_bytes(pickle.dumps({"a": 1})), "a bare pickle"),
     "half a magic number": (".pth", lambda p: p.write_bytes(b"\x80\x02\x8a\nl\xfc"), "truncated"),
     "a folder": (".pth", lambda p: p.mkdir(), "is a folder"),
