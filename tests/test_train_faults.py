@@ -88,6 +88,15 @@ def test_no_writer_can_hold_up_or_silence_a_run(pictures, tmp_path, monkeypatch,
     assert same(weights.load(tmp_path / "run/model"), caught.value.params)
 
 
+def test_without_tensorboardx_nothing_is_written_or_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    lines = []
+    events = Events(str(tmp_path / "events"), 0, lines.append)
+    events.write(1, {"loss": 1.0})
+    events.close()
+    assert not lines and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), OverflowError("timeout")])
 def test_events_are_given_up_at_the_first_error(tmp_path, monkeypatch, error):
     writer = pytest.importorskip("tensorboardX.event_file_writer").EventsWriter

@@ -37,12 +37,13 @@ class Events:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars of a step; an error is reported once."""
+        if self._writer is None:  # not installed, or given up
+            return
         with self._guard():
             for name, value in values.items():
                 summary = self._scalar(name, value)
                 self._put(self._event(step=step, summary=summary, wall_time=time.time()))
-            if self._writer:
-                self._writer.flush()
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -52,8 +53,7 @@ class Events:
                 writer.close()
 
     def _put(self, event) -> None:
-        if self._writer:
-            self._writer.write_event(event)
+        self._writer.write_event(event)
 
     @contextlib.contextmanager
     def _guard(self):
