@@ -132,6 +132,7 @@ def sample(
     """
     family = family_of(params)
     family.check_lr(params.config, lr)
+    inputs.check_options(family, options)
     drawn_alone = lr is None  # the family checks what else says how many and how large
     given = [options.get(name) for name in ("noise", "x_T")]
     if key is not None or (family.stochastic and all(x is None for x in given)):

@@ -40,6 +40,10 @@ def candidates(
     Raises:
       ConfigError: no schedule is left; the message says which `ends` would do.
     """
+    if not all(value >= 0 for value in (*starts, *ends)):
+        raise ConfigError(
+            f"starts = {tuple(starts)} and ends = {tuple(ends)} must be numbers of at least 0"
+        )
     usual = matching_end(ScheduleConfig("linear", steps, 1e-6, 0.5))
     if not ends:
         ends = sorted({min(f * (usual or 0.999), 0.999) for f in END_FACTORS})

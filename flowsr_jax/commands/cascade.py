@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax.cascade import sample_cascade
-    from flowsr_jax.console import run_command
+    from flowsr_jax.console import check_seed, run_command
     from flowsr_jax.files.atomic import require_writable
     from flowsr_jax.files.images import write_png
     from flowsr_jax.io.compilation_cache import use_compilation_cache
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 f"--num-samples {args.num_samples} and --batch {args.batch} must be at least 1"
             )
+        check_seed(args.seed)
         models = [flowsr_jax.load(path) for path in args.models]
         options = [{} for _ in models]
         if args.label is not None:

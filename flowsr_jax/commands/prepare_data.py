@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             split=args.split,
             data_dir=args.data_dir,
         )
-        scale = args.scale or getattr(source, "scale", None)
+        scale = getattr(source, "scale", None) if args.scale is None else args.scale
         summary = prepare_records(source, args.output, crop=args.crop, step=args.step, scale=scale)
         left, images = len(summary.skipped), summary.images
         print(f"{args.output}: {summary.records} records of {images} images, {left} left out")

@@ -42,12 +42,15 @@ def main(argv: list[str] | None = None) -> int:
 
     import flowsr_jax
     from flowsr_jax import schedule_search as search
-    from flowsr_jax.console import run_command
+    from flowsr_jax.console import check_seed, run_command
     from flowsr_jax.data import DataConfig, make_source, valid_pairs
     from flowsr_jax.files.atomic import require_writable
     from flowsr_jax.models import scale_of, verb
 
     def work():
+        check_seed(args.seed)
+        if min(args.limit, args.batch) < 1:
+            raise ValueError(f"--limit {args.limit} and --batch {args.batch} must be at least 1")
         params = flowsr_jax.load(args.model)
         verb(params, "predict_noise")  # or one error
         folder = None if args.input == "embedded" else args.input

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from flowsr_jax.config import nearest
 from flowsr_jax.math.arrays import is_traced, shown
 from flowsr_jax.types import Array
 
@@ -106,6 +109,20 @@ def named(path: Any) -> Any:
     if not os.fspath(path):
         raise ValueError("the path is empty")
     return path
+
+
+def check_options(family: Any, options: Iterable[str]) -> None:
+    """Raise TypeError for an option that the family's `sample` does not take."""
+    known = inspect.signature(family.sample).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        return  # the family says itself which there are
+    own = [name for name, p in known.items() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in own:
+            raise TypeError(
+                f"{name!r} is no option of {family.name}'s sample{nearest(name, own)} "
+                f"(options: {', '.join(own)})"
+            )
 
 
 def check_limit(limit: Any) -> None:

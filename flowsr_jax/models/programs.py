@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from flowsr_jax.models.base import Family, Params
+from flowsr_jax.models.inputs import check_options
 from flowsr_jax.types import Array
 
 KEY = "threefry2x32"
@@ -63,6 +64,7 @@ def verb_programs(family: Family, config: Any, lr: tuple, options: Mapping) -> d
       lr: LR shape (b, h, w, c); sizes may be symbolic.
       options: static keyword arguments of `Family.sample`.
     """
+    check_options(family, options)
     scale, channels = family.scale(config), family.channels(config)
     inputs = {"lr": Input(lr, "LR images in [0,1]")}
     if not family.stochastic:

@@ -109,9 +109,9 @@ def write_records(
 
 def _plan(source: Source, crop: int, step: int, scale: int | None) -> dict[str, Any]:
     """Check the options, and return what the records depend on."""
-    if "lr" in source.fields and not scale:
+    if "lr" in source.fields and scale is None:
         raise ConfigError("these images have LR images: scale is needed (--scale)")
-    unit = scale or 1
+    unit = 1 if scale is None else scale
     for name, value, least in (("crop", crop, 0), ("step", step, 1), ("scale", unit, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} = {value!r} must be an integer of at least {least}")
