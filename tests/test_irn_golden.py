@@ -43,6 +43,7 @@ from flowsr_jax.train.optimizer import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("as_users_compile")
 
+
 def read(shared, name):
     """(golden arrays, official weights, config) of a golden file."""
     with np.load(shared / f"golden/{name}.npz") as data:

@@ -37,6 +37,7 @@ from flowsr_jax.nets.realnvp_net import WeightNormConv
 
 pytestmark = pytest.mark.usefixtures("as_users_compile")
 
+
 @pytest.fixture(scope="module")
 def layers(shared):
     with np.load(shared / "golden/realnvp_layers.npz") as data:

@@ -11,7 +11,7 @@ could be done.
 
 from __future__ import annotations
 
-from flowsr_jax.commands.parser import Parser
+from flowsr_jax.commands.parser import Parser, chain_options
 
 
 def parser() -> Parser:
@@ -31,8 +31,7 @@ def parser() -> Parser:
     heat.add_argument("--temperatures", type=_numbers, default=(), help="such as 0,0.5,0.8")
     heat.add_argument("--curve", action="store_true", help="temperatures 0,0.1,...,1")
     flags.add_argument("--num-samples", type=int, help="samples per image; default: protocol's")
-    flags.add_argument("--sampler", help="of diffusion models: ddim, dpmpp2m, ...")
-    flags.add_argument("--steps", type=int, help="of diffusion models: length of the chain")
+    flags.add_chain()
     flags.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
     flags.add_argument("--lpips", nargs="*", metavar="FILE", help="weights; default: installed")
     flags.add_argument("--dists", nargs="+", metavar="FILE", help="alpha and beta; backbone")
@@ -61,8 +60,6 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # as a command
         use_compilation_cache()
 
-    chosen = {"sampler": args.sampler, "steps": args.steps}
-
     def work():
         params = None
         if args.model not in (None, "bicubic"):
@@ -85,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             features=args.features,
             limit=args.limit,
             metrics=args.metrics,
-            options={k: v for k, v in chosen.items() if v is not None},
+            options=chain_options(args),
         )
         return 1 if result.failed else 0
 

@@ -47,9 +47,30 @@ class Parser(argparse.ArgumentParser):
         rest, overrides = split_overrides(sys.argv[1:] if args is None else args)
         return self.parse_args(rest), overrides
 
+    def add_tile(self) -> None:
+        """Add --tile."""
+        self.add_argument(
+            "--tile",
+            type=lambda text: int(text) if text.isdecimal() else text,
+            default="auto",
+            metavar="T",
+            help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",
+        )
+
+    def add_chain(self) -> None:
+        """Add --sampler and --steps, of diffusion models; see `chain_options`."""
+        self.add_argument("--sampler", help="of diffusion models: ddim, dpmpp2m, ...")
+        self.add_argument("--steps", type=int, help="of diffusion models: length of the chain")
+
     def error(self, message: str) -> Any:
         """Print one line and leave with status 2."""
         self.exit(2, f"error: {message}\n")
+
+
+def chain_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `flowsr_jax.sample` that the flags of `add_chain` give."""
+    chosen = {"sampler": args.sampler, "steps": args.steps}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def hyphens(argument: str) -> str:

@@ -25,13 +25,7 @@ def parser() -> Parser:
         verb.add_argument("-i", "--input", nargs="+", required=True, help="images, folders")
         verb.add_argument("-o", "--output", required=True, help="output folder")
         verb.add_argument("-n", "--model", required=True, help="model folder or weight file")
-        verb.add_argument(
-            "--tile",
-            type=lambda text: int(text) if text.isdecimal() else text,
-            default="auto",
-            metavar="T",
-            help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",
-        )
+        verb.add_tile()
         verb.add_argument("--overwrite", action="store_true", help="make existing outputs again")
         if name == "down":
             verb.add_argument(

@@ -11,7 +11,7 @@ be done.
 
 from __future__ import annotations
 
-from flowsr_jax.commands.parser import Parser
+from flowsr_jax.commands.parser import Parser, chain_options
 
 
 def parser() -> Parser:
@@ -25,17 +25,10 @@ def parser() -> Parser:
     flags.add_argument("-n", "--model", required=True, help="model folder or weight file")
     flags.add_argument("--num-samples", type=int, default=1, help="samples per image")
     flags.add_argument("--temperature", type=float, help="default: the model's own")
-    flags.add_argument("--sampler", help="of diffusion models: ddim, dpmpp2m, ...")
-    flags.add_argument("--steps", type=int, help="of diffusion models: length of the chain")
+    flags.add_chain()
     flags.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
     flags.add_argument("--scale", type=int, help="the model's, as a check")
-    flags.add_argument(
-        "--tile",
-        type=lambda text: int(text) if text.isdecimal() else text,
-        default="auto",
-        metavar="T",
-        help="LR pixels per tile; 0: one piece; default auto: as the free memory allows",
-    )
+    flags.add_tile()
     flags.add_argument(
         "--back-project", action="store_true", help="make the LR of the results the input"
     )
@@ -80,8 +73,6 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # as a command
         use_compilation_cache()
 
-    chosen = {"sampler": args.sampler, "steps": args.steps}
-
     def work():
         output = Output(
             ext=args.ext,
@@ -109,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
             page=args.page,
             bands=args.bands,
             shard=parse_shard(args.shard),
-            options={k: v for k, v in chosen.items() if v is not None},
+            options=chain_options(args),
         )
 
     return run_command(work, "finished images are kept")

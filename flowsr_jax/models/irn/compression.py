@@ -19,7 +19,7 @@ from flowsr_jax.math.jpeg_like import jpeg_like
 from flowsr_jax.nets.conv import Compute
 from flowsr_jax.nets.layers import init_params
 from flowsr_jax.nets.rrdb import Restorer
-from flowsr_jax.types import Array, Batch, PyTree
+from flowsr_jax.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def jpeg(images: Array, quality: int = 90) -> Array:
     images = jax.lax.stop_gradient(images)
     shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
 
-    def write_and_read(batch: Batch) -> np.ndarray:
+    def write_and_read(batch: np.ndarray) -> np.ndarray:
         levels = np.rint(np.clip(np.asarray(batch, np.float32), 0, 1) * 255).astype(np.uint8)
         decoded = np.stack([jpeg_codec(image, quality) for image in levels])
         return decoded.astype(np.float32) / np.float32(255)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flowsr_jax.bijectors.invertibility import inspect_inverse
+from flowsr_jax.bijectors.invertibility import InvertibilityReport, inspect_inverse
 from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.inputs import check_image, check_key, check_lr, check_temperature
 from flowsr_jax.models.irn import compression
@@ -177,7 +177,7 @@ def check_invertibility(
     *,
     temperature: float | Array | None = None,
     limit: float = 1e-3,
-) -> Any:
+) -> InvertibilityReport:
     """Return the report of flowsr_jax.check_invertibility."""
     config = params.config
     key = jax.random.key(0) if key is None else key

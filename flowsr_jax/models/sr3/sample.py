@@ -185,7 +185,7 @@ def _draw(
     shape: Shape,
     corrections: int,
     shared: bool,
-    trajectory: bool,
+    trajectory: int,
     seeded: bool,
 ) -> Array:
     config, unet = params.config, params.config.unet

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowsr_jax.bijectors.invertibility import inspect_inverse
+from flowsr_jax.bijectors.invertibility import InvertibilityReport, inspect_inverse
 from flowsr_jax.models.base import Params, View
 from flowsr_jax.models.rrdb.network import apply as encoder_apply
 from flowsr_jax.models.srflow.config import SRFlowConfig
@@ -175,7 +175,7 @@ def check_invertibility(
     *,
     temperature: float | Array | None = None,
     limit: float = 1e-3,
-) -> Any:
+) -> InvertibilityReport:
     """Return the report of flowsr_jax.check_invertibility."""
     key = jax.random.key(0) if key is None else key
     temperature = params.config.temperature if temperature is None else temperature
