@@ -118,7 +118,7 @@ def check_options(family: Any, options: Iterable[str]) -> None:
         return  # the family says itself which there are
     own = [name for name, p in known.items() if p.kind is p.KEYWORD_ONLY]
     for name in options:
-        if name not in own:
+        if name not in (*own, "noise"):  # `check_noise` says who takes that
             raise TypeError(
                 f"{name!r} is no option of {family.name}'s sample{nearest(name, own)} "
                 f"(options: {', '.join(own)})"
